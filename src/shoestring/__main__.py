@@ -1,0 +1,7 @@
+"""Runs the command line: ``python -m shoestring``."""
+
+import sys
+
+from shoestring.cli.app import main
+
+sys.exit(main())

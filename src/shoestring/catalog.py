@@ -1,0 +1,382 @@
+"""The catalogue: one row for every public name and technique, as pure data.
+
+The command line's list, the tables of README and docs, `cite` and the parametrisation of the
+contract tests are all made from these rows. Nothing here imports torch, or anything else of
+the package, so that listing and citing are instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Final, Literal
+
+Kind = Literal["technique", "verb", "record", "optimizer"]
+
+_SOFTWARE: Final = """\
+@software{shoestring,
+  title = {shoestring: train, compress and measure PyTorch models on a budget},
+  author = {{The shoestring developers}},
+  license = {Apache-2.0},
+}"""
+
+
+class UnknownNameError(ValueError):
+    """A name that the catalogue does not have.
+
+    Args:
+        message: one sentence that says what is wrong.
+        hint: what to do about it; shown after ``hint:``.
+    """
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Paper:
+    """A published work.
+
+    Attributes:
+        key: BibTeX key.
+        title: its title.
+        authors: ``Family, Given`` names in the paper's order.
+        year: year of the version cited.
+        venue: where it appeared; empty where it is on arXiv only.
+        arxiv: identifier such as ``1604.06174``; empty where there is none.
+    """
+
+    key: str
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    venue: str = ""
+    arxiv: str = ""
+
+    def bibtex(self) -> str:
+        """Return the BibTeX entry."""
+        fields = {
+            "title": f"{{{self.title}}}",
+            "author": " and ".join(self.authors),
+            "year": str(self.year),
+            "booktitle": self.venue,
+            "eprint": self.arxiv,
+            "archivePrefix": "arXiv" if self.arxiv else "",
+        }
+        lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
+        entry = "inproceedings" if self.venue else "misc"
+        return "\n".join([f"@{entry}{{{self.key},", *lines, "}"])
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One public name.
+
+    Attributes:
+        name: the name in plans, in ``allow=`` and on the command line.
+        path: where it is imported from, ``package.module:Name``.
+        kind: what it is.
+        saves: the resource it saves, in a word or two; empty for verbs and records.
+        fidelity: what it does to the gradients; empty for verbs and records.
+        summary: one line.
+        paper: the work it follows, or None.
+    """
+
+    name: str
+    path: str
+    kind: Kind
+    summary: str
+    saves: str = ""
+    fidelity: str = ""
+    paper: Paper | None = None
+
+
+_CHEN: Final = Paper(
+    key="chen2016training",
+    title="Training Deep Nets with Sublinear Memory Cost",
+    authors=("Chen, Tianqi", "Xu, Bing", "Zhang, Chiyuan", "Guestrin, Carlos"),
+    year=2016,
+    arxiv="1604.06174",
+)
+_WIJMANS: Final = Paper(
+    key="wijmans2024cut",
+    title="Cut Your Losses in Large-Vocabulary Language Models",
+    authors=(
+        "Wijmans, Erik",
+        "Huval, Brody",
+        "Hertzberg, Alexander",
+        "Koltun, Vladlen",
+        'Kr{\\"a}henb{\\"u}hl, Philipp',
+    ),
+    year=2024,
+    arxiv="2411.09009",
+)
+_LV: Final = Paper(
+    key="lv2023full",
+    title="Full Parameter Fine-tuning for Large Language Models with Limited Resources",
+    authors=(
+        "Lv, Kai",
+        "Yang, Yuqing",
+        "Liu, Tengxiao",
+        "Gao, Qinghui",
+        "Guo, Qipeng",
+        "Qiu, Xipeng",
+    ),
+    year=2023,
+    arxiv="2306.09782",
+)
+_HU: Final = Paper(
+    key="hu2021lora",
+    title="LoRA: Low-Rank Adaptation of Large Language Models",
+    authors=(
+        "Hu, Edward J.",
+        "Shen, Yelong",
+        "Wallis, Phillip",
+        "Allen-Zhu, Zeyuan",
+        "Li, Yuanzhi",
+        "Wang, Shean",
+        "Wang, Lu",
+        "Chen, Weizhu",
+    ),
+    year=2021,
+    arxiv="2106.09685",
+)
+_QLORA: Final = Paper(
+    key="dettmers2023qlora",
+    title="QLoRA: Efficient Finetuning of Quantized LLMs",
+    authors=("Dettmers, Tim", "Pagnoni, Artidoro", "Holtzman, Ari", "Zettlemoyer, Luke"),
+    year=2023,
+    arxiv="2305.14314",
+)
+_EIGHT_BIT: Final = Paper(
+    key="dettmers20218bit",
+    title="8-bit Optimizers via Block-wise Quantization",
+    authors=("Dettmers, Tim", "Lewis, Mike", "Shleifer, Sam", "Zettlemoyer, Luke"),
+    year=2021,
+    arxiv="2110.02861",
+)
+_MEZO: Final = Paper(
+    key="malladi2023fine",
+    title="Fine-Tuning Language Models with Just Forward Passes",
+    authors=(
+        "Malladi, Sadhika",
+        "Gao, Tianyu",
+        "Nichani, Eshaan",
+        "Damian, Alex",
+        "Lee, Jason D.",
+        "Chen, Danqi",
+        "Arora, Sanjeev",
+    ),
+    year=2023,
+    arxiv="2305.17333",
+)
+
+_ROWS: Final = (
+    Row(
+        name="profile",
+        path="shoestring.planner.profiling:profile",
+        kind="verb",
+        summary="what a training step costs, without running it",
+    ),
+    Row(
+        name="plan",
+        path="shoestring.planner.planning:plan",
+        kind="verb",
+        summary="the fastest allowed change of the step that meets a budget",
+    ),
+    Row(
+        name="explain_oom",
+        path="shoestring.planner.oom:explain_oom",
+        kind="verb",
+        summary="turns an out-of-memory error into what held the memory, and plans that fit",
+    ),
+    Row(
+        name="cite",
+        path="shoestring.catalog:cite",
+        kind="verb",
+        summary="the BibTeX entry of a technique",
+    ),
+    Row(
+        name="Budget",
+        path="shoestring.core.budget:Budget",
+        kind="record",
+        summary="what the user has: memory, seconds",
+    ),
+    Row(
+        name="Profile",
+        path="shoestring.core.profile:Profile",
+        kind="record",
+        summary="what a step costs, module by module and byte by byte",
+    ),
+    Row(
+        name="Plan",
+        path="shoestring.planner.plan:Plan",
+        kind="record",
+        summary="a choice of techniques with its predictions; applies, verifies, saves",
+    ),
+    Row(
+        name="Machine",
+        path="shoestring.core.machine:Machine",
+        kind="record",
+        summary="a machine's data sheet",
+    ),
+    Row(
+        name="block-checkpointing",
+        path="shoestring.activations.checkpoint:BlockCheckpointing",
+        kind="technique",
+        saves="activations",
+        fidelity="exact",
+        summary="recomputes repeated blocks in backward instead of keeping what they saved",
+        paper=_CHEN,
+    ),
+    Row(
+        name="chunked-loss",
+        path="shoestring.activations.chunked_loss:ChunkedLoss",
+        kind="technique",
+        saves="activations",
+        fidelity="exact",
+        summary="language-model head and cross-entropy in chunks, the logits never whole",
+        paper=_WIJMANS,
+    ),
+    Row(
+        name="micro-batches",
+        path="shoestring.activations.micro_batches:MicroBatches",
+        kind="technique",
+        saves="activations",
+        fidelity="exact or same distribution",
+        summary="the batch in parts, weighted by their number of loss terms",
+    ),
+    Row(
+        name="offload",
+        path="shoestring.activations.offload:Offload",
+        kind="technique",
+        saves="device memory",
+        fidelity="exact",
+        summary="keeps saved activations in host memory until backward",
+    ),
+    Row(
+        name="sliced-step",
+        path="shoestring.optim.step:SlicedStep",
+        kind="technique",
+        saves="temporaries",
+        fidelity="exact",
+        summary="the optimizer's step without copies of the parameters",
+    ),
+    Row(
+        name="release-gradients",
+        path="shoestring.optim.step:ReleaseGradients",
+        kind="technique",
+        saves="gradients",
+        fidelity="exact",
+        summary="each gradient is used and freed as soon as backward has made it",
+        paper=_LV,
+    ),
+    Row(
+        name="bf16",
+        path="shoestring.planner.reported:Bfloat16Autocast",
+        kind="technique",
+        saves="activations",
+        fidelity="approximate",
+        summary="forward and backward in bfloat16 where autocast allows",
+    ),
+    Row(
+        name="lora",
+        path="shoestring.planner.reported:Lora",
+        kind="technique",
+        saves="gradients, optimizer state",
+        fidelity="retrain",
+        summary="trains low-rank corrections of frozen weights",
+        paper=_HU,
+    ),
+    Row(
+        name="nf4",
+        path="shoestring.planner.reported:Nf4Base",
+        kind="technique",
+        saves="parameters",
+        fidelity="retrain",
+        summary="frozen weights in four bits, low-rank corrections trained",
+        paper=_QLORA,
+    ),
+    Row(
+        name="adam8bit",
+        path="shoestring.planner.reported:Adam8bit",
+        kind="technique",
+        saves="optimizer state",
+        fidelity="approximate",
+        summary="Adam's moments in eight bits",
+        paper=_EIGHT_BIT,
+    ),
+    Row(
+        name="zeroth-order",
+        path="shoestring.planner.reported:ZerothOrder",
+        kind="technique",
+        saves="activations, gradients, optimizer state",
+        fidelity="approximate",
+        summary="gradients estimated from forward passes alone",
+        paper=_MEZO,
+    ),
+)
+
+
+def rows() -> tuple[Row, ...]:
+    """Return every row: verbs, records, then techniques."""
+    return _ROWS
+
+
+def find(name: str) -> Row:
+    """Return the row of a name.
+
+    Args:
+        name: a name of the catalogue, as in ``block-checkpointing``.
+
+    Returns:
+        Its row.
+
+    Raises:
+        UnknownNameError: the catalogue has no such name.
+
+    Example:
+        >>> find("lora").saves
+        'gradients, optimizer state'
+    """
+    for row in _ROWS:
+        if row.name == name:
+            return row
+    near = difflib.get_close_matches(name, [row.name for row in _ROWS], n=1)
+    hint = f"did you mean {near[0]}?" if near else "see shoestring list."
+    raise UnknownNameError(f"the catalogue has no {name[:60]!r}.", hint=hint)
+
+
+def cite(subject: object) -> str:
+    """Return the BibTeX entry of a technique or another public name.
+
+    Args:
+        subject: a name of the catalogue, or the class, function or instance itself.
+
+    Returns:
+        The entry of the paper it follows; the package's own entry where it follows none.
+
+    Raises:
+        UnknownNameError: the catalogue does not have it.
+
+    Example:
+        >>> cite("block-checkpointing").splitlines()[0]
+        '@misc{chen2016training,'
+    """
+    row = find(subject) if isinstance(subject, str) else _row_of(subject)
+    return row.paper.bibtex() if row.paper else _SOFTWARE
+
+
+def _row_of(subject: object) -> Row:
+    # A class or function knows where it was defined; an instance's class does.
+    named = subject if hasattr(subject, "__qualname__") else type(subject)
+    path = f"{named.__module__}:{getattr(named, '__qualname__', '')}"
+    for row in _ROWS:
+        if row.path == path:
+            return row
+    raise UnknownNameError(f"the catalogue has no {path}.", hint="see shoestring list.")
