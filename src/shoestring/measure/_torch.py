@@ -1,0 +1,180 @@
+"""Everything of torch's private interface that this room uses, in one place.
+
+A test calls each name, so that a new release that moves one fails here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependentOutput
+from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicOutputShape
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
+
+from shoestring.core.errors import InputError
+
+OLDEST: Final = (2, 13)
+"""The oldest torch release whose private interface is known to be as used here."""
+
+DATA_DEPENDENT = (DataDependentOutput, DynamicOutputShape)
+"""Raised by a fake step whose course depends on data."""
+
+
+def current_node() -> torch.autograd.graph.Node | None:
+    """Return the autograd node that is being evaluated in backward, or None."""
+    return torch._C._current_autograd_node()
+
+
+def node_number(node: torch.autograd.graph.Node) -> int:
+    """Return the number an autograd node got.
+
+    Args:
+        node: of a graph.
+    """
+    return int(node._sequence_nr())
+
+
+def storage_address(tensor: torch.Tensor) -> int:
+    """Return what tells a tensor's storage from all others alive, fake ones included.
+
+    Args:
+        tensor: dense.
+    """
+    return int(tensor.untyped_storage()._cdata)
+
+
+def is_view(tensor: torch.Tensor) -> bool:
+    """Return whether autograd knows a tensor as a view of another.
+
+    Args:
+        tensor: any.
+    """
+    return bool(tensor._is_view())
+
+
+def schema(func: torch._ops.OpOverload) -> torch._C.FunctionSchema:
+    """Return the schema of an operator.
+
+    Args:
+        func: as a dispatch mode receives it.
+    """
+    return func._schema
+
+
+READ_SCALAR = torch.ops.aten._local_scalar_dense.default
+"""The operator behind ``tensor.item()``."""
+
+
+def sequence_number() -> int:
+    """Return the number that the next autograd node will get."""
+    return int(torch._C._autograd._get_sequence_nr())
+
+
+def check_version() -> None:
+    """Raise InputError where torch is older than the private interface used here.
+
+    Raises:
+        InputError: torch is too old.
+    """
+    oldest = ".".join(map(str, OLDEST))
+    if torch.torch_version.TorchVersion(torch.__version__) < oldest:
+        raise InputError(
+            f"torch {torch.__version__} is too old.", hint=f"install torch {oldest} or newer."
+        )
+
+
+class AllocatorEvent(NamedTuple):
+    """One event of the CPU allocator.
+
+    Attributes:
+        start_ns: when it happened, in nanoseconds.
+        address: of the block.
+        nbytes: size of the block; negative where the block is freed.
+    """
+
+    start_ns: int
+    address: int
+    nbytes: int
+
+
+@contextlib.contextmanager
+def record_allocations() -> Iterator[list[AllocatorEvent]]:
+    """Record what the CPU allocator does inside the ``with`` block on this thread.
+
+    The events come from Kineto, so blocks that kernels take for themselves are seen as well.
+    A block that was allocated before any profiler was on is freed without an event; one that
+    was allocated under an earlier profiler is freed with one.
+
+    Yields:
+        A list that is filled, in order of time, when the block is left.
+
+    Raises:
+        InputError: torch is too old, or another profiler is on.
+
+    Example:
+        >>> with record_allocations() as events:
+        ...     x = torch.empty(256)
+        >>> [event.nbytes for event in events]
+        [1024]
+    """
+    check_version()
+    if torch._C._autograd._profiler_enabled():
+        raise InputError("a profiler is on already.", hint="measure outside torch.profiler.")
+    events: list[AllocatorEvent] = []
+    profiler = torch.autograd.profiler.profile(profile_memory=True)
+    with _without_notices():
+        profiler.__enter__()
+    try:
+        yield events
+    finally:
+        with _without_notices():
+            profiler.__exit__(None, None, None)
+    results = profiler.kineto_results
+    if results is None:
+        raise InputError("torch was built without Kineto.", hint="install a standard wheel.")
+    allocation = torch._C._profiler._EventType.Allocation
+    # The tree is walked in order of time so that events of the same nanosecond keep theirs.
+    pending = list(reversed(results.experimental_event_tree()))
+    while pending:
+        node = pending.pop()
+        pending.extend(reversed(node.children))
+        field = node.extra_fields
+        if (
+            node.tag == allocation
+            and isinstance(field, torch._C._profiler._ExtraFields_Allocation)
+            and field.device.type == "cpu"
+        ):
+            events.append(AllocatorEvent(node.start_time_ns, field.ptr, field.alloc_size))
+    events.sort(key=lambda event: event.start_ns)
+
+
+@contextlib.contextmanager
+def _without_notices() -> Iterator[None]:
+    """Keep Kineto's own start and stop notices off the terminal; everything else is shown.
+
+    Its log level is read from the environment while torch is imported, too early to be set.
+    """
+    try:
+        sys.stderr.flush()
+        terminal = os.dup(2)
+    except (OSError, ValueError, AttributeError):  # no terminal to keep clean
+        yield
+        return
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            caught.seek(0)
+            lines = [line for line in caught if not line.startswith(b"USDT:")]
+            if lines:
+                sys.stderr.write(b"".join(lines).decode(errors="replace"))
