@@ -1,0 +1,100 @@
+"""Rows of a batch, and the same step at another number of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from shoestring.core.errors import InputError, RefusedError
+from shoestring.core.profile import Profile
+from shoestring.core.trace import Phase
+from shoestring.measure.fake import Batch, map_tensors, tensors_in
+
+
+def rows_of(batch: Batch) -> int:
+    """Return the rows of a batch: the size of dimension 0 that most of its tensors share.
+
+    Args:
+        batch: tensor, tuple or dict.
+
+    Raises:
+        InputError: no tensor has a dimension, or one has no rows.
+    """
+    sizes = [t.shape[0] for t in tensors_in(batch) if t.dim() > 0]
+    if not sizes:
+        raise InputError("the batch holds no tensor with rows.", hint="pass tensors as the batch.")
+    if any(t.numel() == 0 for t in tensors_in(batch)):
+        raise InputError("the batch is empty.", hint="every size of its tensors must be above 0.")
+    return max(set(sizes), key=sizes.count)
+
+
+def resize(batch: Batch, rows: int) -> Batch:
+    """Return a batch of the same shapes with another number of rows, without data.
+
+    Args:
+        batch: tensor, tuple or dict.
+        rows: the new size of dimension 0.
+    """
+    old = rows_of(batch)
+
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dim() == 0 or tensor.shape[0] != old:
+            return tensor
+        return torch.empty((rows, *tensor.shape[1:]), dtype=tensor.dtype, device="meta")
+
+    return map_tensors(batch, change)
+
+
+def describe_batch(batch: object) -> str:
+    """Return a batch in words, as in ``input_ids 32x64 int64``.
+
+    Args:
+        batch: tensor, tuple or dict.
+    """
+    if isinstance(batch, torch.Tensor):
+        sizes = "x".join(str(n) for n in batch.shape) or "scalar"
+        return f"{sizes} {str(batch.dtype).removeprefix('torch.')}"
+    if isinstance(batch, dict):
+        return ", ".join(f"{key} {describe_batch(value)}" for key, value in batch.items())
+    if isinstance(batch, (tuple, list)):
+        return ", ".join(describe_batch(value) for value in batch)
+    return type(batch).__name__
+
+
+def with_row_sizes(prof: Profile) -> Profile:
+    """Return the profile with each storage's bytes per row, from a trace at half the rows.
+
+    Args:
+        prof: a profile that can be traced again.
+
+    Raises:
+        RefusedError: it cannot, or the step does other things at another batch size.
+    """
+    trace = prof.trace
+    if any(s.per_row is not None for s in trace.storages):
+        return prof
+    if prof.retrace is None:
+        raise RefusedError(
+            "the profile cannot be traced again.", hint="profile the model in this process."
+        )
+    rows = trace.rows // 2 or 2
+    other = prof.retrace(rows=rows, optimizer=False)
+    shared = len(other.ops)
+    same = all(a.name == b.name for a, b in zip(trace.ops, other.ops, strict=False))
+    if not same or any(op.phase is not Phase.OPTIMIZER for op in trace.ops[shared:]):
+        raise RefusedError(
+            "the step does other things at another batch size.", hint="profile that size itself."
+        )
+    # The optimizer's storages come last, and do not depend on the batch.
+    storages = tuple(
+        dataclasses.replace(
+            storage,
+            per_row=(storage.nbytes - other.storages[i].nbytes) / (trace.rows - rows)
+            if i < len(other.storages)
+            else 0.0,
+        )
+        for i, storage in enumerate(trace.storages)
+    )
+    first = dataclasses.replace(trace, storages=storages)
+    return dataclasses.replace(prof, traces=(first, *prof.traces[1:]))

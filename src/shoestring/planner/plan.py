@@ -1,0 +1,434 @@
+"""A plan: which techniques change the step, and what is predicted of it. Plain data."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import nn
+
+from shoestring import catalog
+from shoestring.core.documents import read_document, write_text
+from shoestring.core.errors import InputError, RefusedError
+from shoestring.core.profile import Profile
+from shoestring.core.technique import Technique
+from shoestring.measure.fake import Batch
+from shoestring.measure.step import Loss
+
+if TYPE_CHECKING:
+    from shoestring.planner.verify import Check
+
+SCHEMA: Final = "shoestring/plan/1"
+_MARK: Final = "_shoestring_plan"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Figures:
+    """What a step takes.
+
+    Attributes:
+        peak: most bytes alive at once, as the allocator counts them.
+        footprint: the same with a card's context and reserve; equal to the peak on a CPU.
+        seconds: estimated time of the step.
+    """
+
+    peak: int
+    footprint: int
+    seconds: float
+
+    @classmethod
+    def of(cls, prof: Profile) -> Figures:
+        """Return the figures of a profile.
+
+        Args:
+            prof: the profile.
+        """
+        return cls(prof.peak, prof.footprint, prof.seconds)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: a way to run the step.
+
+    Attributes:
+        label: the changes in words.
+        figures: what is predicted.
+        fits: whether that is within the budget.
+        fidelity: what it does to the gradients, in words.
+        largest_batch: most rows that fit; 0 where not even one does, None where not known.
+        planned: whether it is the plan's own row.
+    """
+
+    label: str
+    figures: Figures
+    fits: bool
+    fidelity: str
+    largest_batch: int | None = None
+    planned: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to run a step within a budget.
+
+    Attributes:
+        steps: the techniques, in the order in which they act.
+        plain: the figures of the unchanged step.
+        predicted: the figures of the changed step.
+        budget: the memory budget in bytes, or None.
+        refused: (technique, reason) for each that could not be used.
+        pareto: rows of which none is both smaller and faster than another.
+        rows: the table's rows, from the plain step to what ``allow=`` would reach.
+        fingerprint: of the model's parameter names and shapes.
+        optimizer_path: dotted path of the profiled optimizer's class.
+        optimizer_options: its plain options.
+        machine: name of the machine it was priced for.
+        measured_on_machine: whether predictions were compared with that kind of machine.
+        batch: the batch in words.
+        model: name of the model's class.
+        versions: of what made the plan.
+    """
+
+    steps: tuple[Technique, ...]
+    plain: Figures
+    predicted: Figures
+    budget: int | None
+    refused: tuple[tuple[str, str], ...]
+    pareto: tuple[Row, ...]
+    rows: tuple[Row, ...]
+    fingerprint: str
+    optimizer_path: str
+    optimizer_options: dict[str, float | bool | str | None]
+    machine: str
+    measured_on_machine: bool
+    batch: str
+    model: str
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    # --- act -----------------------------------------------------------------------------
+
+    def apply(self, model: nn.Module) -> None:
+        """Change the model in place: same object, class, state_dict keys and signature.
+
+        Args:
+            model: the model that was profiled, or one with the same parameters.
+
+        Raises:
+            InputError: the plan was made for another model.
+            RefusedError: a plan is applied already.
+        """
+        from shoestring.planner.profiling import fingerprint
+
+        if fingerprint(model) != self.fingerprint:
+            raise InputError(
+                f"the plan was made for another model: {type(model).__name__} has other parameter "
+                f"names or shapes than the {self.model} that was profiled.",
+                hint="profile this model and plan again.",
+            )
+        if _MARK in model.__dict__:
+            raise RefusedError("a plan is applied already.", hint="call plan.remove(model) first.")
+        done: list[Technique] = []
+        try:
+            for technique in self.steps:
+                technique.apply(model)
+                done.append(technique)
+        except BaseException:
+            for technique in reversed(done):
+                technique.remove(model)
+            raise
+        model.__dict__[_MARK] = tuple(technique.name for technique in self.steps)
+
+    def remove(self, model: nn.Module) -> None:
+        """Undo `apply`.
+
+        Args:
+            model: a model to which this plan was applied.
+
+        Raises:
+            InputError: it was not.
+        """
+        if model.__dict__.get(_MARK) != tuple(technique.name for technique in self.steps):
+            raise InputError("this plan is not applied to the model.", hint="apply it first.")
+        for technique in reversed(self.steps):
+            technique.remove(model)
+        del model.__dict__[_MARK]
+
+    def applied(self, model: nn.Module) -> bool:
+        """Whether this plan is applied to a model.
+
+        Args:
+            model: the model.
+        """
+        return model.__dict__.get(_MARK) == tuple(technique.name for technique in self.steps)
+
+    def optimizer(
+        self,
+        params: Iterable[object],
+        *,
+        cls: type[torch.optim.Optimizer] | None = None,
+        **options: object,
+    ) -> torch.optim.Optimizer:
+        """Build the optimizer of the changed step.
+
+        Args:
+            params: parameters, groups or named parameters, as for any optimizer.
+            cls: its class; by default the profiled one, where it is one of ``torch.optim``.
+            **options: of the optimizer, as in ``lr=1e-4``; the profiled ones otherwise.
+
+        Raises:
+            InputError: the class is not known.
+        """
+        chosen = cls or _torch_optimizer(self.optimizer_path)
+        known = _arguments(chosen)
+        merged = {k: v for k, v in self.optimizer_options.items() if k in known and v is not None}
+        built = chosen(params, **{**merged, **options})  # type: ignore[arg-type]  # the user's own
+        for technique in self.steps:
+            built = technique.make_optimizer(built)
+        return built
+
+    def split(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
+        """Yield the parts of a batch, each with the weight of its loss.
+
+        Args:
+            batch: one batch.
+
+        Example:
+            ``for part, weight in plan.split(batch): (weight * loss(part)).backward()``
+        """
+        parts: list[tuple[Batch, float]] = [(batch, 1.0)]
+        for technique in self.steps:
+            parts = [
+                (piece, weight * share)
+                for part, weight in parts
+                for piece, share in technique.split(part)  # type: ignore[arg-type]  # any batch
+            ]
+        yield from parts
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """Return the context in which forward and backward of the changed step run."""
+        with contextlib.ExitStack() as stack:
+            for technique in self.steps:
+                stack.enter_context(technique.context())
+            yield
+
+    def verify(
+        self,
+        model: nn.Module,
+        batch: Batch,
+        *,
+        loss: Loss | None = None,
+        optimizer: type[torch.optim.Optimizer] | None = None,
+    ) -> Check:
+        """Run the changed step and compare the measured peak with the predicted one.
+
+        Weights, buffers, gradients and random numbers are bitwise as before afterwards; they
+        wait on disk meanwhile, so no more memory is taken than by a step.
+
+        Args:
+            model: the model; the plan is applied for the time being if it is not.
+            batch: a real batch.
+            loss: as for ``profile``.
+            optimizer: the optimizer's class; by default the profiled one.
+
+        Returns:
+            ``check.predicted``, ``check.measured`` and ``check.error``.
+        """
+        from shoestring.planner.verify import verify
+
+        return verify(self, model, batch, loss=loss, optimizer=optimizer)
+
+    # --- show and keep ---------------------------------------------------------------------
+
+    def table(self) -> str:
+        """Return the plan as text for a terminal, without colour."""
+        from shoestring.planner.tables import plan_table
+
+        return plan_table(self)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_json(self) -> str:
+        """Return the plan as JSON text with a schema name."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data["steps"] = [{"name": t.name, "options": t.options()} for t in self.steps]
+        for key in ("plain", "predicted"):
+            data[key] = dataclasses.asdict(data[key])
+        for key in ("pareto", "rows"):
+            data[key] = [dataclasses.asdict(row) for row in data[key]]
+        return json.dumps({"schema": SCHEMA, **data}, indent=1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a file, whole or not at all.
+
+        Args:
+            path: where to; an existing file is replaced.
+        """
+        write_text(Path(path), self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Plan:
+        """Read a plan; the file is not trusted.
+
+        Args:
+            path: a file that `save` wrote.
+
+        Raises:
+            InputError: it is no such file, and what is wrong with it.
+        """
+        data = read_document(Path(path), SCHEMA)
+        data.pop("schema")
+        return _from_data(data)
+
+
+def technique_classes() -> tuple[type[Technique], ...]:
+    """Return the techniques of the catalogue, in the order in which they act."""
+    found = []
+    for row in catalog.rows():
+        if row.kind == "technique":
+            module, _, name = row.path.partition(":")
+            found.append(getattr(importlib.import_module(module), name))
+    return tuple(sorted(found, key=lambda cls: (cls.slot, cls.name)))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what makes a plan."""
+    from shoestring import __version__
+
+    return {
+        "shoestring": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _torch_optimizer(path: str) -> type[torch.optim.Optimizer]:
+    module, _, name = path.rpartition(".")
+    found = getattr(torch.optim, name, None) if module.startswith("torch.optim") else None
+    if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+        raise InputError(
+            f"the optimizer {path or 'of the plan'!r} is not one of torch.optim.",
+            hint="name its class: plan.optimizer(params, cls=MyOptimizer).",
+        )
+    return found
+
+
+def _arguments(cls: type) -> frozenset[str]:
+    import inspect
+
+    return frozenset(inspect.signature(cls).parameters)
+
+
+# --- reading what may come from anywhere -------------------------------------------------
+
+
+def _from_data(data: Mapping[str, object]) -> Plan:
+    known = {f.name for f in dataclasses.fields(Plan)}
+    extra, missing = sorted(set(data) - known), sorted(known - set(data))
+    if extra or missing:
+        what = f"has the unknown key {extra[0]!r}" if extra else f"lacks the key {missing[0]!r}"
+        raise InputError(f"the plan {what}.", hint="save it again with this version.")
+    classes = {cls.name: cls for cls in technique_classes() if not cls.reported}
+    steps = tuple(_technique(item, classes) for item in _list(data, "steps"))
+    budget = data["budget"]
+    return Plan(
+        steps=steps,
+        plain=_figures(data["plain"]),
+        predicted=_figures(data["predicted"]),
+        budget=None if budget is None else _whole(budget),
+        refused=tuple(_pair(item) for item in _list(data, "refused")),
+        pareto=tuple(_row(item) for item in _list(data, "pareto")),
+        rows=tuple(_row(item) for item in _list(data, "rows")),
+        fingerprint=_text(data["fingerprint"]),
+        optimizer_path=_text(data["optimizer_path"]),
+        optimizer_options=_plain_dict(data["optimizer_options"]),
+        machine=_text(data["machine"]),
+        measured_on_machine=bool(data["measured_on_machine"]),
+        batch=_text(data["batch"]),
+        model=_text(data["model"]),
+        versions={str(k): _text(v) for k, v in _plain_dict(data["versions"]).items()},
+    )
+
+
+def _technique(item: object, classes: Mapping[str, type[Technique]]) -> Technique:
+    if not isinstance(item, dict) or set(item) != {"name", "options"}:
+        raise _damaged("a step must have a name and options")
+    name, options = item["name"], item["options"]
+    if not isinstance(name, str) or name not in classes:
+        raise InputError(
+            f"the plan uses the unknown technique {str(name)[:60]!r}.",
+            hint="see `shoestring list`; it may come from a newer version.",
+        )
+    if not isinstance(options, dict):
+        raise _damaged(f"the options of {name} must be an object")
+    return classes[name].from_options(options)
+
+
+def _damaged(what: str) -> InputError:
+    return InputError(f"the plan is damaged: {what}.", hint="make it again with plan.save().")
+
+
+def _list(data: Mapping[str, object], key: str) -> list[object]:
+    value = data[key]
+    if not isinstance(value, list):
+        raise _damaged(f"{key} must be a list")
+    return value
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**60:
+        raise _damaged("a size must be a whole number from 0 to 2**60")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
+        raise _damaged("a time must be a number of seconds")
+    return float(value)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 10_000:
+        raise _damaged("a text is missing or far too long")
+    return value
+
+
+def _figures(value: object) -> Figures:
+    if not isinstance(value, dict) or set(value) != {"peak", "footprint", "seconds"}:
+        raise _damaged("figures must have peak, footprint and seconds")
+    return Figures(_whole(value["peak"]), _whole(value["footprint"]), _seconds(value["seconds"]))
+
+
+def _row(value: object) -> Row:
+    if not isinstance(value, dict) or set(value) != {f.name for f in dataclasses.fields(Row)}:
+        raise _damaged("a row of the table lacks a field or has an unknown one")
+    largest = value["largest_batch"]
+    return Row(
+        label=_text(value["label"]),
+        figures=_figures(value["figures"]),
+        fits=bool(value["fits"]),
+        fidelity=_text(value["fidelity"]),
+        largest_batch=None if largest is None else _whole(largest),
+        planned=bool(value["planned"]),
+    )
+
+
+def _pair(value: object) -> tuple[str, str]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise _damaged("a refusal must be a name and a reason")
+    return _text(value[0]), _text(value[1])
+
+
+def _plain_dict(value: object) -> dict[str, float | bool | str | None]:
+    plain = (int, float, bool, str, type(None))
+    if not isinstance(value, dict) or not all(isinstance(v, plain) for v in value.values()):
+        raise _damaged("options must be plain values by name")
+    return value

@@ -1,0 +1,214 @@
+"""``shoestring.plan``: what makes a step fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shoestring.core.budget import Budget
+from shoestring.core.errors import InfeasibleError, InputError, RefusedError
+from shoestring.core.fidelity import Fidelity
+from shoestring.core.profile import Profile
+from shoestring.core.technique import Technique
+from shoestring.core.trace import Kind, Phase
+from shoestring.core.units import format_bytes, format_seconds
+from shoestring.measure.machines import free_memory
+from shoestring.planner.plan import Figures, Plan, Row, technique_classes, versions
+from shoestring.planner.search import (
+    Candidate,
+    Limits,
+    Options,
+    best,
+    largest_batch,
+    options_of,
+    pareto,
+    search,
+    strongest,
+)
+
+
+def plan(
+    prof: Profile, budget: Budget, *, allow: Sequence[str] | str = (), largest: bool = False
+) -> Plan:
+    """Find the changes of a step that meet a budget in the least predicted time.
+
+    Only techniques that keep the gradients exact are used, unless more are allowed by name.
+
+    Args:
+        prof: the plain step, from ``shoestring.profile``.
+        budget: what there is.
+        allow: names of further techniques (``shoestring list`` names them).
+        largest: also say for each row of the table how large a batch would fit.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InfeasibleError: nothing allowed meets the budget; says the least that is reachable,
+            what binds it, and what would reach it.
+        InputError: a name in ``allow`` is not known or not usable here.
+
+    Example:
+        >>> from shoestring import profile
+        >>> import torch
+        >>> net = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(4)])
+        >>> prof = profile(net, torch.zeros(8, 64), optimizer=torch.optim.AdamW,
+        ...                loss=lambda y, x: y.square().mean())
+        >>> plan(prof, Budget(memory="1GiB")).steps
+        ()
+    """
+    found, reason = explore(prof, budget, allow=allow, largest=largest)
+    if reason is not None:
+        raise reason
+    return found
+
+
+def explore(
+    prof: Profile, budget: Budget, *, allow: Sequence[str] | str = (), largest: bool = False
+) -> tuple[Plan, InfeasibleError | None]:
+    """Plan, and where no plan fits return the one that reaches least, with the error.
+
+    Args:
+        prof: the plain step.
+        budget: what there is.
+        allow: names of further techniques.
+        largest: also find the largest batch for each row.
+    """
+    names = (allow,) if isinstance(allow, str) else tuple(allow)
+    classes = technique_classes()
+    _check_names(names, classes)
+    free = free_memory(prof.machine) if budget.memory == "auto" else None
+    limits = Limits.of(budget, prof, free)
+    by_row = largest or "micro-batches" in names or _exact_parts(prof)
+    options = options_of(prof, classes, names, by_row=by_row)
+    options, found, chosen, fits = _choose(options, limits)
+    rows = _rows(options, limits, chosen, classes, largest)
+    reason = None if fits else _infeasible(chosen, limits, rows, names, options)
+    step = prof.step
+    made = Plan(
+        steps=chosen.techniques,
+        plain=Figures.of(prof),
+        predicted=Figures.of(chosen.profile),
+        budget=limits.memory,
+        refused=options.refused,
+        pareto=tuple(_row(c, limits, chosen, largest) for c in pareto(found)),
+        rows=rows,
+        fingerprint=step.fingerprint,
+        optimizer_path=step.optimizer,
+        optimizer_options=dict(step.optimizer_options),
+        machine=prof.machine.name,
+        measured_on_machine=prof.machine.measured or prof.machine.device == "cpu",
+        batch=step.batch,
+        model=step.model,
+        versions=versions(),
+    )
+    return made, reason
+
+
+def _exact_parts(prof: Profile) -> bool:
+    """Whether micro-batches could be exact here, so that bytes per row are worth a trace."""
+    draws = any(op.random and op.phase is Phase.FORWARD for op in prof.trace.ops)
+    return prof.weighting is not None and not draws and not prof.step.couplings
+
+
+def _choose(options: Options, limits: Limits) -> tuple[Options, list[Candidate], Candidate, bool]:
+    """Search, and search again without what its own checks refuse."""
+    found = search(options, limits)
+    chosen = best(found, limits)
+    fits = chosen is not None
+    if chosen is None:
+        chosen = min(found, key=lambda c: (c.profile.footprint, c.profile.seconds))
+    confirmed = []
+    for technique in chosen.techniques:
+        try:
+            confirmed.append(technique.confirm(options.profile))
+        except RefusedError as error:
+            return _choose(options.without(technique, error.message), limits)
+    return options, found, Candidate(tuple(confirmed), chosen.profile), fits
+
+
+def _check_names(names: Sequence[str], classes: Sequence[type[Technique]]) -> None:
+    known = {cls.name: cls for cls in classes}
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"allow names the unknown technique {name!r}.", hint=f"known: {sorted(known)}."
+            )
+        if known[name].reported:
+            raise InputError(
+                f"{name} is reported with its prediction, and not applied by a plan.",
+                hint="leave it out of allow; its row in the table says what it would reach.",
+            )
+
+
+def _rows(
+    options: Options,
+    limits: Limits,
+    chosen: Candidate,
+    classes: Sequence[type[Technique]],
+    largest: bool,
+) -> tuple[Row, ...]:
+    """Return the table: plain, exact techniques piled up, the plan, and what is only reported."""
+    piled = strongest(options)
+    rows = [_row(c, limits, chosen, largest) for c in piled]
+    if chosen.techniques not in {c.techniques for c in piled}:
+        rows.append(_row(chosen, limits, chosen, largest))
+    smallest = min(piled, key=lambda c: c.profile.footprint).profile
+    for cls in classes:
+        if not cls.reported:
+            continue
+        alone = cls.name in ("zeroth-order", "bf16")
+        base = options.profile if alone else smallest
+        for technique in cls.propose(base):
+            label = technique.describe() if alone else f"... + {technique.describe()}"
+            candidate = Candidate((technique,), technique.predict(base), added=label)
+            rows.append(_row(candidate, limits, chosen, largest))
+    return tuple(rows)
+
+
+def _row(candidate: Candidate, limits: Limits, chosen: Candidate, largest: bool) -> Row:
+    prof = candidate.profile
+    fidelities = [t.fidelity(prof) for t in candidate.techniques]
+    worst = max(fidelities, key=list(Fidelity).index, default=prof.fidelity)
+    return Row(
+        label=candidate.label,
+        figures=Figures.of(prof),
+        fits=limits.allow(prof),
+        fidelity=worst.value,
+        largest_batch=largest_batch(prof, limits.memory) if largest else None,
+        planned=candidate.techniques == chosen.techniques,
+    )
+
+
+def _infeasible(
+    least: Candidate,
+    limits: Limits,
+    rows: Sequence[Row],
+    allowed: Sequence[str],
+    options: Options,
+) -> InfeasibleError:
+    prof = least.profile
+    trace = prof.widest
+    at = trace.ops[trace.peak_index]
+    kinds = trace.by_kind(trace.peak_index)
+    kind, size = max(kinds.items(), key=lambda item: item[1])
+    where = f"{at.phase.value}, {at.name}" + (f" of {at.module}" if at.module else "")
+    have = []
+    if limits.memory is not None:
+        have.append(format_bytes(limits.memory))
+    if limits.activations is not None:
+        have.append(f"{format_bytes(limits.activations)} of activations")
+    if limits.seconds is not None:
+        have.append(format_seconds(limits.seconds))
+    by_name = [
+        name for name, why in options.refused if "allow it by name" in why and name not in allowed
+    ]
+    would = [row.label for row in rows if row.fits]
+    hint = "a smaller batch would help" if not would else f"would fit: {'; '.join(would)}"
+    if by_name:
+        hint += f"; or try allow={by_name[0]!r}"
+    return InfeasibleError(
+        f"no exact plan meets {' and '.join(have)}: the least reachable is "
+        f"{format_bytes(prof.footprint)} in {format_seconds(prof.seconds)}, bound by "
+        f"{format_bytes(size)} of {Kind(kind).value} in {where}.",
+        hint=hint + ".",
+    )
