@@ -1,0 +1,1 @@
+"""The command line; its commands import torch only when they run."""

@@ -1,0 +1,185 @@
+"""The command ``profile``: what one training step of a MODEL costs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from shoestring.cli import models
+from shoestring.core.errors import AssumptionWarning, InputError, NoEffectWarning, RefusedError
+from shoestring.core.units import format_bytes, parse_batch
+
+if TYPE_CHECKING:
+    import torch
+
+    from shoestring.core.profile import Profile
+
+OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "none"]
+
+_COPIES: Final = 6
+"""A step with data holds model, copy, gradient and state at once, each of the weights' size."""
+
+
+def profile(
+    model: str,
+    /,
+    *,
+    batch: str,
+    optimizer: OptimizerName = "adamw",
+    machine: str = "this",
+    dtype: str | None = None,
+    json: bool = False,
+) -> int:
+    """Say what one training step costs: memory, time, FLOPs.
+
+    Args:
+        model: package.module:factory, path.py:factory, a folder with a config.json, or the
+            name of a Hugging Face model in the local cache. Weights are not needed.
+        batch: rows x length for text, as in 32x64; rows, or rows x channels x height x width
+            for images; rows x samples for speech; any sizes for a factory's model.
+        optimizer: sgd has a momentum of 0.9; none stops after backward.
+        machine: this, or a data sheet, as in rtx-4090 or h200.
+        dtype: of the tensor that a factory's model is called with (float32).
+        json: print JSON instead of a table.
+
+    Returns:
+        The exit code.
+    """
+    prof = profiled(model, batch, optimizer=optimizer, machine=machine, dtype=dtype)
+    sys.stdout.write((prof.to_json() if json else prof.table()) + "\n")
+    return 0
+
+
+def profiled(
+    model: str, batch: str, *, optimizer: OptimizerName, machine: str, dtype: str | None
+) -> Profile:
+    """Profile a MODEL as it is given on the command line.
+
+    Args:
+        model: what ``shoestring.cli.models`` finds.
+        batch: sizes, as in ``32x64``.
+        optimizer: its short name.
+        machine: name of a data sheet.
+        dtype: of a factory's tensor, or None.
+
+    Raises:
+        InputError: something of it cannot be used.
+        RefusedError: the model cannot be traced.
+    """
+    sizes = parse_batch(batch)
+    models.be_quiet()
+    with talk("loading"), models.no_collection():
+        from shoestring.measure.machines import load_machine
+
+        load_machine(machine)  # a wrong name is told before a model is built
+        source = models.find(model, sizes, dtype=dtype)
+        brought = source.build(True)
+    for sentence in brought.notes:
+        note(sentence)
+    trace = functools.partial(_trace, optimizer=optimizer, machine=machine)
+    with talk("tracing one step"):
+        try:
+            return trace(brought)
+        except (InputError, RefusedError) as error:
+            if not _needs_data(error, brought.model):
+                raise
+        return trace(_with_data(source, brought))
+
+
+def _trace(brought: models.Brought, *, optimizer: OptimizerName, machine: str) -> Profile:
+    from shoestring.planner.profiling import profile as profile_step
+
+    model = brought.model
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError(
+            f"{type(model).__name__} has no trainable parameter.",
+            hint="leave requires_grad set where the model is to learn.",
+        )
+    try:
+        return profile_step(
+            model,
+            brought.batch,
+            loss=brought.loss,
+            optimizer=_optimizer(optimizer),
+            machine=machine,
+        )
+    except InputError as error:
+        if "the step raised" in error.message:
+            raise InputError(error.message, hint=brought.hint or error.hint) from error
+        raise
+
+
+def _optimizer(name: OptimizerName) -> Callable[..., torch.optim.Optimizer] | None:
+    import torch
+
+    known: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "adamw": torch.optim.AdamW,
+        "adam": torch.optim.Adam,
+        "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
+        "adafactor": torch.optim.Adafactor,
+    }
+    return known.get(name)
+
+
+def _needs_data(error: Exception, model: torch.nn.Module) -> bool:
+    from shoestring.measure._torch import DATA_DEPENDENT
+
+    cause = error.__context__
+    return isinstance(cause, DATA_DEPENDENT) and any(p.is_meta for p in model.parameters())
+
+
+def _with_data(source: models.Source, brought: models.Brought) -> models.Brought:
+    """Build the model again with weights, where they fit, for a step that depends on data."""
+    from shoestring.measure.host import free_memory
+
+    size = sum(p.numel() * p.element_size() for p in brought.model.parameters())
+    free = free_memory()
+    if free is not None and _COPIES * size > free:
+        raise InputError(
+            "the step depends on data, so it must be run once with weights: that may take "
+            f"{format_bytes(_COPIES * size)}, and {format_bytes(free)} is free.",
+            hint="profile a smaller model of the same kind, with fewer layers.",
+        )
+    return source.build(False)
+
+
+# --- talk, on stderr -------------------------------------------------------------------------
+
+
+def note(sentence: str) -> None:
+    """Tell the user something that is no error.
+
+    Args:
+        sentence: one, without a full stop.
+    """
+    sys.stderr.write(f"note: {sentence}\n")
+
+
+@contextlib.contextmanager
+def talk(what: str) -> Iterator[None]:
+    """Show on a terminal what is being done, and afterwards pass on our own warnings only.
+
+    What a model prints meanwhile goes to stderr: stdout is for data.
+
+    Args:
+        what: a few words.
+    """
+    shown = f"{what} ..." if sys.stderr.isatty() else ""
+    if shown:
+        sys.stderr.write(shown)
+        sys.stderr.flush()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        finally:
+            if shown:
+                sys.stderr.write("\r" + " " * len(shown) + "\r")
+    ours = [w for w in caught if issubclass(w.category, (AssumptionWarning, NoEffectWarning))]
+    for sentence in dict.fromkeys(str(w.message) for w in ours):
+        note(sentence.removesuffix("."))
