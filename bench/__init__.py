@@ -1,0 +1,1 @@
+"""Measurements whose results the README shows; one scenario a file."""
