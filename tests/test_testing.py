@@ -18,6 +18,7 @@ from shoestring.core.errors import RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
+from shoestring.core.trace import ALWAYS
 from shoestring.optim import ReleaseGradients, SlicedStep
 from shoestring.testing import check_optimizer, check_technique
 from shoestring.testing.optimizers import SCHEDULERS
@@ -454,6 +455,15 @@ class SlicesTwice(SlicedStep):
         return optimizer
 
 
+class PromisesTooMuch(Patched):
+    """Predicts that nothing but parameters, state and batch is ever alive."""
+
+    def predict(self, profile: Profile) -> Profile:
+        static = [s for s in profile.trace.storages if s.birth == ALWAYS]
+        trace = dataclasses.replace(profile.trace, storages=(*static, *static), ops=())
+        return dataclasses.replace(profile, traces=(trace,))
+
+
 TECHNIQUES: list[tuple[Callable[[], Technique], str]] = [
     (_forward_of(ScaledForward), "changes the loss"),
     (_forward_of(RoundingForward), "changes the gradient of"),
@@ -468,6 +478,7 @@ TECHNIQUES: list[tuple[Callable[[], Technique], str]] = [
     (Refuses, "not today"),
     (DropsMomentum, "off by"),
     (SlicesTwice, "applied twice to an optimizer"),
+    (PromisesTooMuch, "predicts a peak of"),
 ]
 
 
@@ -481,7 +492,7 @@ def _loss(output: object, batch: object) -> torch.Tensor:
 )
 def test_each_broken_technique_is_caught(broken: Callable[[], Technique], sentence: str) -> None:
     with pytest.raises(AssertionError, match=sentence):
-        check_technique(broken(), Model(), torch.randn(5, 6), loss=_loss)
+        check_technique(broken(), Model(), torch.randn(5000, 6), loss=_loss)
 
 
 @pytest.mark.parametrize("technique", [Patched(), SlicedStep(), ReleaseGradients()])

@@ -4,4 +4,6 @@ PROMISE = "a checkpointed block's input lives until its backward ends"
 SOURCE = "shoestring/activations/_recompute.py"
 OLD = "holds[s] = max(holds.get(s, 0), region.last)"
 NEW = "holds.pop(s, 0)"
-TESTS = ("tests/activations/test_checkpoint.py::test_what_goes_into_a_block_lives_until_it_is_computed_again",)
+TESTS = (
+    "tests/activations/test_checkpoint.py::test_what_goes_into_a_block_lives_until_it_runs_again",
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
 from shoestring.core.edit import Editor, again, living, remap
@@ -27,6 +28,7 @@ def recomputed(trace: Trace, paths: Collection[str]) -> Trace:
     if not regions:
         return trace
     uses = _uses(trace)
+    trace = _with_constants(trace, uses)
     born = _born(trace)
     editor = Editor(trace)
     holds: dict[int, int] = {}
@@ -193,6 +195,18 @@ def _uses(trace: Trace) -> list[list[int]]:
             if s not in op.reads:
                 uses[s].append(i)
     return uses
+
+
+def _with_constants(trace: Trace, uses: Sequence[list[int]]) -> Trace:
+    """Let tensors that a model makes of Python numbers on the way begin with their first use.
+
+    No operation makes them, so a trace has them from the start; they are made again, too.
+    """
+    storages = list(trace.storages)
+    for s, storage in enumerate(trace.storages):
+        if storage.birth == ALWAYS and storage.death is not None and uses[s]:
+            storages[s] = living(storage, birth=uses[s][0], death=storage.death, kind=storage.kind)
+    return dataclasses.replace(trace, storages=tuple(storages))
 
 
 def _born(trace: Trace) -> dict[int, list[int]]:

@@ -35,7 +35,6 @@ class Step:
         custom: whether the step is the user's own function.
         fake: whether it was traced without data.
         fingerprint: hash of parameter names and shapes.
-        mutated_buffers: paths of buffers that the forward changes.
         couplings: layers that mix samples of a batch, by path and reason.
         blocks_checkpointed: whether the model recomputes already.
     """
@@ -56,7 +55,6 @@ class Step:
     custom: bool = False
     fake: bool = True
     fingerprint: str = ""
-    mutated_buffers: tuple[str, ...] = ()
     couplings: tuple[str, ...] = ()
     blocks_checkpointed: bool = False
 

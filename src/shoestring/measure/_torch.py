@@ -68,6 +68,21 @@ def schema(func: torch._ops.OpOverload) -> torch._C.FunctionSchema:
     return func._schema
 
 
+READ_DEVICE = torch.ops.prim.device.default
+"""The operator behind ``tensor.device`` of a tensor that has a device of its own making."""
+
+
+def device_of(tensor: object) -> object:
+    """Return a tensor's device, of a fake one the device it stands for.
+
+    Args:
+        tensor: what `READ_DEVICE` was called with.
+    """
+    if isinstance(tensor, FakeTensor):
+        return tensor.fake_device
+    return READ_DEVICE(tensor)
+
+
 READ_SCALAR = torch.ops.aten._local_scalar_dense.default
 """The operator behind ``tensor.item()``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
@@ -183,12 +184,10 @@ class Traced:
     Attributes:
         trace: the step.
         assumptions: what had to be assumed.
-        mutated_buffers: paths of buffers that forward and backward change.
     """
 
     trace: Trace
     assumptions: tuple[str, ...]
-    mutated_buffers: tuple[str, ...]
 
 
 def trace_step(
@@ -228,8 +227,8 @@ def trace_step(
             tracer.register(tensor, Kind.BATCH, "")
     blocks = [path for path, _ in repeated_blocks(model)]
     on_cpu = OnCpu(fused_attention=machine.fused_attention, attention_dropped=tracer.random_next)
-    versions = {path: buffer._version for path, buffer in model.named_buffers()}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_young_garbage_only())
         stack.enter_context(mode or contextlib.nullcontext())
         stack.enter_context(_gradients_noted(model, tracer))
         stack.enter_context(tracer.watching(model, blocks))
@@ -240,9 +239,8 @@ def trace_step(
             stack.enter_context(on_cpu)
             mean = _standard(model, batch, optimizer, options, tracer, names)
     assumptions = sorted(tracer.assumed) + ([MEAN_NOTE] if mean else [])
-    changed = tuple(p for p, b in model.named_buffers() if b._version != versions.get(p))
     trace = tracer.trace(rows=rows, round_up=machine.rounded)
-    return Traced(trace, tuple(assumptions), changed)
+    return Traced(trace, tuple(assumptions))
 
 
 def _standard(
@@ -302,6 +300,16 @@ def _register_state(
     for parameter, state in optimizer.state.items():
         for tensor in tensors_in(state):
             tracer.register(tensor, Kind.OPTIMIZER, names.get(id(parameter), ""))
+
+
+@contextlib.contextmanager
+def _young_garbage_only() -> Iterator[None]:
+    """Let the collector walk only what the step makes, not all that was imported before."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

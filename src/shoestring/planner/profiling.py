@@ -247,7 +247,6 @@ def _describe(model: nn.Module, batch: Batch, options: StepOptions, run: _Run) -
         custom=options.custom is not None,
         fake=run.fake,
         fingerprint=fingerprint(model),
-        mutated_buffers=run.traced.mutated_buffers,
         couplings=couplings(model),
         blocks_checkpointed=any(op.phase is Phase.RECOMPUTE for op in run.traced.trace.ops),
     )

@@ -15,6 +15,8 @@ from shoestring.core.technique import Slot, Technique
 from shoestring.planner.batches import with_row_sizes
 
 _MOST_ROWS = 2**20
+WORTH = 0.98
+"""A technique is piled on others only where it takes their footprint below this share."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,13 +171,17 @@ def search(options: Options, limits: Limits) -> list[Candidate]:
         limits: the budget.
 
     Returns:
-        Every candidate that was priced, the plain step first.
+        Every candidate that was priced, the plain step first. Where not even all techniques at
+        their strongest fit together, nothing else is tried.
     """
     found = [Candidate((), options.profile)]
     if limits.allow(options.profile):
         return found
     if not options.ladders:
         return found
+    piled = strongest(options)
+    if not limits.allow_memory(piled[-1].profile):
+        return [Candidate(c.techniques, c.profile) for c in piled]
     longest = max(options.ladders, key=len)
     others = [ladder for ladder in options.ladders if ladder is not longest]
     known: dict[tuple[Technique, ...], Profile] = {(): options.profile}
@@ -213,10 +219,8 @@ def _climb(
         found.append(Candidate(techniques, predicted))
         return limits.allow_memory(predicted)
 
-    if fits(-1):
-        return found
     low, high = -1, len(ladder) - 1
-    if not fits(high):
+    if not fits(high) or fits(low):
         return found
     while high - low > 1:
         middle = (low + high) // 2
@@ -288,21 +292,22 @@ def strongest(options: Options) -> list[Candidate]:
         Candidates, each labelled by what it adds to the one before.
     """
     rows = [Candidate((), options.profile)]
-    step = [ladder[-1] for ladder in options.ladders if ladder[-1].slot is Slot.STEP]
-    order = sorted(
-        [
-            ladder[-1]
-            for ladder in options.ladders
-            if ladder[-1].slot not in (Slot.STEP, Slot.PARALLEL)
-        ]
-        + step[:1],
-        key=lambda t: (t.slot is not Slot.REMAT, t.slot is Slot.STEP, t.name),
-    )
-    chosen: tuple[Technique, ...] = ()
-    for technique in order:
-        chosen = tuple(sorted((*chosen, technique), key=lambda t: (t.slot, t.name)))
+    steps = [ladder[-1] for ladder in options.ladders if ladder[-1].slot is Slot.STEP]
+    others = [
+        ladder[-1]
+        for ladder in options.ladders
+        if ladder[-1].slot not in (Slot.STEP, Slot.PARALLEL)
+    ]
+    others.sort(key=lambda t: (t.slot is not Slot.REMAT, t.name))
+    for technique in (*steps[:1], *others):
+        chosen = (*rows[-1].techniques, technique)
+        chosen = tuple(sorted(chosen, key=lambda t: (t.slot, t.name)))
         predicted = predict(chosen, options.profile)
-        if predicted is not None:
+        # The optimizer's step binds in the end, whatever it saves at first.
+        helps = predicted is not None and (
+            technique in steps or predicted.footprint < WORTH * rows[-1].profile.footprint
+        )
+        if predicted is not None and helps:
             rows.append(Candidate(chosen, predicted, added=f"+ {technique.describe()}"))
     return rows
 

@@ -18,12 +18,20 @@ from shoestring.core.errors import AssumptionWarning, NoEffectWarning, RefusedEr
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Technique
+from shoestring.measure.allocator import measure_step, standing
 from shoestring.measure.fake import Batch, map_tensors
 from shoestring.measure.rng import rng_untouched
 from shoestring.measure.step import Loss, call_model, scalar_loss
+from shoestring.planner.batches import with_row_sizes
 from shoestring.planner.profiling import profile
 
 MakeOptimizer: TypeAlias = Callable[[ParamsT], torch.optim.Optimizer]
+
+PEAK_TOLERANCE: Final = 0.05
+"""Largest relative error of a predicted peak."""
+
+PEAK_SLACK: Final = 64 * 1024
+"""Bytes by which the peak of a tiny step may be off: states of generators and the like."""
 
 TOLERANCE: Final = 1e-12
 """Largest difference of EXACT gradients in float64, relative to the largest gradient."""
@@ -41,7 +49,8 @@ def check_technique(
 
     The clauses: where it is EXACT, loss, gradients (float64, 1e-12 of the largest), buffers
     and the state of the global generator are the plain step's, and with an optimizer of its
-    own so are the parameters after three steps; applying it twice is refused; the changed
+    own so are the parameters after three steps; the predicted peak is within 5 % of what the
+    allocator measures; applying it twice is refused; the changed
     model keeps class, state_dict keys and forward signature, and can be deep-copied; `remove`
     restores it. The model itself is only copied.
 
@@ -60,6 +69,8 @@ def check_technique(
     with rng_untouched(), warnings.catch_warnings():
         warnings.simplefilter("ignore", AssumptionWarning)
         plain = profile(model, batch, optimizer=make, loss=loss)
+        with contextlib.suppress(RefusedError):
+            plain = with_row_sizes(plain)
         reason = technique.refuse(plain)
         _demand(not reason, f"{technique.name} refuses this step: {reason}")
         _check_options(technique)
@@ -69,7 +80,7 @@ def check_technique(
             _check_course(technique, model, batch, loss, make)
         _check_twice(technique, model, make)
         _check_prediction(technique, plain)
-        # Predicted against measured peak belongs here.
+        _check_measured(technique, plain, model, batch, loss, make)
 
 
 def _check_options(technique: Technique) -> None:
@@ -84,6 +95,35 @@ def _check_prediction(technique: Technique, plain: Profile) -> None:
     _demand(
         len(changed.traces) == len(plain.traces),
         f"predict of {technique.name} does not predict every batch shape.",
+    )
+
+
+def _check_measured(
+    technique: Technique,
+    plain: Profile,
+    model: torch.nn.Module,
+    batch: Batch,
+    loss: Loss | None,
+    make: MakeOptimizer,
+) -> None:
+    """Compare the predicted peak with what the allocator saw in the third changed step."""
+    twin = copy.deepcopy(model)
+    _apply(technique, twin)
+    optimizer = technique.make_optimizer(make(twin.parameters()))
+
+    def step() -> None:
+        for parameter in twin.parameters():
+            parameter.grad = None
+        _backward(twin, batch, loss, technique)
+        optimizer.step()
+
+    step()
+    step()
+    measured = measure_step(step, roots=lambda: standing(twin, batch, optimizer)).peak
+    predicted = technique.predict(plain).peak
+    _demand(
+        abs(predicted - measured) <= PEAK_TOLERANCE * measured + PEAK_SLACK,
+        f"{technique.name} predicts a peak of {predicted:,} B, and the step takes {measured:,} B.",
     )
 
 
