@@ -15,6 +15,8 @@ from shoestring.core.technique import Slot, Technique
 from shoestring.planner.batches import with_row_sizes
 
 _MOST_ROWS = 2**20
+FEW_OPS = 2000
+"""Up to so many operations a prediction takes a few milliseconds."""
 WORTH = 0.98
 """A technique is piled on others only where it takes their footprint below this share."""
 
@@ -164,7 +166,7 @@ def _why_not(cls: type[Technique], prof: Profile) -> str:
 
 
 def search(options: Options, limits: Limits) -> list[Candidate]:
-    """Price combinations, and stop on each ladder at the mildest setting that fits.
+    """Price combinations of techniques, each at the settings on its ladder.
 
     Args:
         options: what may be combined.
@@ -172,21 +174,24 @@ def search(options: Options, limits: Limits) -> list[Candidate]:
 
     Returns:
         Every candidate that was priced, the plain step first. Where not even all techniques at
-        their strongest fit together, nothing else is tried.
+        their strongest fit together, and the batch is not split, nothing else is tried.
     """
     found = [Candidate((), options.profile)]
-    if limits.allow(options.profile):
+    time_alone = limits.memory is None and limits.activations is None
+    if not options.ladders or (limits.allow(options.profile) and not time_alone):
         return found
-    if not options.ladders:
-        return found
-    piled = strongest(options)
-    if not limits.allow_memory(piled[-1].profile):
-        return [Candidate(c.techniques, c.profile) for c in piled]
+    if all(ladder[0].slot is not Slot.PARALLEL for ladder in options.ladders):
+        piled = strongest(options)
+        if not limits.allow_memory(piled[-1].profile):
+            return [Candidate(c.techniques, c.profile) for c in piled]
     longest = max(options.ladders, key=len)
     others = [ladder for ladder in options.ladders if ladder is not longest]
     known: dict[tuple[Technique, ...], Profile] = {(): options.profile}
+    # Every rung where that is quick, for the sake of the Pareto list, and where only time is
+    # limited, since then there is no rung to stop at.
+    climb = _every if time_alone or len(options.profile.trace.ops) <= FEW_OPS else _climb
     for chosen in _combinations(others):
-        found += _climb(chosen, longest, options.profile, limits, known)
+        found += climb(chosen, longest, options.profile, limits, known)
     return found
 
 
@@ -198,6 +203,33 @@ def _combinations(ladders: Sequence[tuple[Technique, ...]]) -> Iterator[tuple[Te
             yield chosen
 
 
+def _rung(
+    chosen: tuple[Technique, ...],
+    rung: Technique | None,
+    prof: Profile,
+    known: dict[tuple[Technique, ...], Profile],
+) -> Candidate | None:
+    """Price a combination with one more technique; None where they do not go together."""
+    extra = () if rung is None else (rung,)
+    if sum(t.slot is Slot.STEP for t in (*chosen, *extra)) > 1:
+        return None
+    techniques = tuple(sorted((*chosen, *extra), key=lambda t: (t.slot, t.name)))
+    predicted = predict(techniques, prof, known)
+    return None if predicted is None else Candidate(techniques, predicted)
+
+
+def _every(
+    chosen: tuple[Technique, ...],
+    ladder: tuple[Technique, ...],
+    prof: Profile,
+    limits: Limits,
+    known: dict[tuple[Technique, ...], Profile],
+) -> list[Candidate]:
+    """Try a combination without and with each rung of one ladder."""
+    tried = [_rung(chosen, rung, prof, known) for rung in (None, *ladder)]
+    return [candidate for candidate in tried if candidate is not None]
+
+
 def _climb(
     chosen: tuple[Technique, ...],
     ladder: tuple[Technique, ...],
@@ -205,19 +237,15 @@ def _climb(
     limits: Limits,
     known: dict[tuple[Technique, ...], Profile],
 ) -> list[Candidate]:
-    """Try a combination without and with the rungs of one ladder, by bisection."""
+    """Try a combination without and with rungs of one ladder, bisecting for one that fits."""
     found: list[Candidate] = []
 
-    def fits(rung: int) -> bool:
-        extra = (ladder[rung],) if rung >= 0 else ()
-        if extra and extra[0].slot is Slot.STEP and any(t.slot is Slot.STEP for t in chosen):
+    def fits(number: int) -> bool:
+        candidate = _rung(chosen, ladder[number] if number >= 0 else None, prof, known)
+        if candidate is None:
             return False
-        techniques = tuple(sorted((*chosen, *extra), key=lambda t: (t.slot, t.name)))
-        predicted = predict(techniques, prof, known)
-        if predicted is None:
-            return False
-        found.append(Candidate(techniques, predicted))
-        return limits.allow_memory(predicted)
+        found.append(candidate)
+        return limits.allow_memory(candidate.profile)
 
     low, high = -1, len(ladder) - 1
     if not fits(high) or fits(low):
