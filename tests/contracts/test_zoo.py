@@ -19,9 +19,9 @@ from shoestring.core.technique import Slot, Technique
 from shoestring.measure.allocator import measure_step, standing
 from shoestring.measure.fake import map_tensors
 from shoestring.measure.step import StepOptions, forward_loss
-from shoestring.planner.plan import technique_classes
 from shoestring.planner.profiling import profile
 from shoestring.planner.search import predict
+from shoestring.planner.techniques import technique_classes
 from tests.zoo import ZOO, Case
 
 pytest.importorskip("transformers")

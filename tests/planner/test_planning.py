@@ -17,9 +17,9 @@ from shoestring.core.errors import InfeasibleError, InputError, RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.units import format_bytes
-from shoestring.planner.plan import technique_classes
 from shoestring.planner.planning import explore
 from shoestring.planner.tables import matrix
+from shoestring.planner.techniques import technique_classes
 
 
 @pytest.fixture(autouse=True)

@@ -4,74 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 from torch import nn
 
-from shoestring import catalog
 from shoestring.core.documents import read_document, write_text
 from shoestring.core.errors import InputError, RefusedError
-from shoestring.core.profile import Profile
 from shoestring.core.technique import Technique
 from shoestring.measure.fake import Batch
 from shoestring.measure.step import Loss
-
-if TYPE_CHECKING:
-    from shoestring.planner.verify import Check
+from shoestring.planner.figures import Figures, Row
+from shoestring.planner.plan_file import plan_from_data
+from shoestring.planner.tables import plan_table
+from shoestring.planner.verify import Check, verify
 
 SCHEMA: Final = "shoestring/plan/1"
 _MARK: Final = "_shoestring_plan"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Figures:
-    """What a step takes.
-
-    Attributes:
-        peak: most bytes alive at once, as the allocator counts them.
-        footprint: the same with a card's context and reserve; equal to the peak on a CPU.
-        seconds: estimated time of the step.
-    """
-
-    peak: int
-    footprint: int
-    seconds: float
-
-    @classmethod
-    def of(cls, prof: Profile) -> Figures:
-        """Return the figures of a profile.
-
-        Args:
-            prof: the profile.
-        """
-        return cls(prof.peak, prof.footprint, prof.seconds)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table: a way to run the step.
-
-    Attributes:
-        label: the changes in words.
-        figures: what is predicted.
-        fits: whether that is within the budget.
-        fidelity: what it does to the gradients, in words.
-        largest_batch: most rows that fit; 0 where not even one does, None where not known.
-        planned: whether it is the plan's own row.
-    """
-
-    label: str
-    figures: Figures
-    fits: bool
-    fidelity: str
-    largest_batch: int | None = None
-    planned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,16 +194,12 @@ class Plan:
         Returns:
             ``check.predicted``, ``check.measured`` and ``check.error``.
         """
-        from shoestring.planner.verify import verify
-
         return verify(self, model, batch, loss=loss, optimizer=optimizer)
 
     # --- show and keep ---------------------------------------------------------------------
 
     def table(self) -> str:
         """Return the plan as text for a terminal, without colour."""
-        from shoestring.planner.tables import plan_table
-
         return plan_table(self)
 
     def __str__(self) -> str:
@@ -286,17 +235,7 @@ class Plan:
         """
         data = read_document(Path(path), SCHEMA)
         data.pop("schema")
-        return _from_data(data)
-
-
-def technique_classes() -> tuple[type[Technique], ...]:
-    """Return the techniques of the catalogue, in the order in which they act."""
-    found = []
-    for row in catalog.rows():
-        if row.kind == "technique":
-            module, _, name = row.path.partition(":")
-            found.append(getattr(importlib.import_module(module), name))
-    return tuple(sorted(found, key=lambda cls: (cls.slot, cls.name)))
+        return plan_from_data(data, cls)
 
 
 def versions() -> dict[str, str]:
@@ -325,110 +264,3 @@ def _arguments(cls: type) -> frozenset[str]:
     import inspect
 
     return frozenset(inspect.signature(cls).parameters)
-
-
-# --- reading what may come from anywhere -------------------------------------------------
-
-
-def _from_data(data: Mapping[str, object]) -> Plan:
-    known = {f.name for f in dataclasses.fields(Plan)}
-    extra, missing = sorted(set(data) - known), sorted(known - set(data))
-    if extra or missing:
-        what = f"has the unknown key {extra[0]!r}" if extra else f"lacks the key {missing[0]!r}"
-        raise InputError(f"the plan {what}.", hint="save it again with this version.")
-    classes = {cls.name: cls for cls in technique_classes() if not cls.reported}
-    steps = tuple(_technique(item, classes) for item in _list(data, "steps"))
-    budget = data["budget"]
-    return Plan(
-        steps=steps,
-        plain=_figures(data["plain"]),
-        predicted=_figures(data["predicted"]),
-        budget=None if budget is None else _whole(budget),
-        refused=tuple(_pair(item) for item in _list(data, "refused")),
-        pareto=tuple(_row(item) for item in _list(data, "pareto")),
-        rows=tuple(_row(item) for item in _list(data, "rows")),
-        fingerprint=_text(data["fingerprint"]),
-        optimizer_path=_text(data["optimizer_path"]),
-        optimizer_options=_plain_dict(data["optimizer_options"]),
-        machine=_text(data["machine"]),
-        measured_on_machine=bool(data["measured_on_machine"]),
-        batch=_text(data["batch"]),
-        model=_text(data["model"]),
-        versions={str(k): _text(v) for k, v in _plain_dict(data["versions"]).items()},
-    )
-
-
-def _technique(item: object, classes: Mapping[str, type[Technique]]) -> Technique:
-    if not isinstance(item, dict) or set(item) != {"name", "options"}:
-        raise _damaged("a step must have a name and options")
-    name, options = item["name"], item["options"]
-    if not isinstance(name, str) or name not in classes:
-        raise InputError(
-            f"the plan uses the unknown technique {str(name)[:60]!r}.",
-            hint="see `shoestring list`; it may come from a newer version.",
-        )
-    if not isinstance(options, dict):
-        raise _damaged(f"the options of {name} must be an object")
-    return classes[name].from_options(options)
-
-
-def _damaged(what: str) -> InputError:
-    return InputError(f"the plan is damaged: {what}.", hint="make it again with plan.save().")
-
-
-def _list(data: Mapping[str, object], key: str) -> list[object]:
-    value = data[key]
-    if not isinstance(value, list):
-        raise _damaged(f"{key} must be a list")
-    return value
-
-
-def _whole(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2**60:
-        raise _damaged("a size must be a whole number from 0 to 2**60")
-    return value
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
-        raise _damaged("a time must be a number of seconds")
-    return float(value)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 10_000:
-        raise _damaged("a text is missing or far too long")
-    return value
-
-
-def _figures(value: object) -> Figures:
-    if not isinstance(value, dict) or set(value) != {"peak", "footprint", "seconds"}:
-        raise _damaged("figures must have peak, footprint and seconds")
-    return Figures(_whole(value["peak"]), _whole(value["footprint"]), _seconds(value["seconds"]))
-
-
-def _row(value: object) -> Row:
-    if not isinstance(value, dict) or set(value) != {f.name for f in dataclasses.fields(Row)}:
-        raise _damaged("a row of the table lacks a field or has an unknown one")
-    largest = value["largest_batch"]
-    return Row(
-        label=_text(value["label"]),
-        figures=_figures(value["figures"]),
-        fits=bool(value["fits"]),
-        fidelity=_text(value["fidelity"]),
-        largest_batch=None if largest is None else _whole(largest),
-        planned=bool(value["planned"]),
-    )
-
-
-def _pair(value: object) -> tuple[str, str]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise _damaged("a refusal must be a name and a reason")
-    return _text(value[0]), _text(value[1])
-
-
-def _plain_dict(value: object) -> dict[str, float | bool | str | None]:
-    plain = (int, float, bool, str, type(None))
-    if not isinstance(value, dict) or not all(isinstance(v, plain) for v in value.values()):
-        raise _damaged("options must be plain values by name")
-    return value

@@ -12,7 +12,8 @@ from shoestring.core.technique import Technique
 from shoestring.core.trace import Kind, Phase
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.measure.machines import free_memory
-from shoestring.planner.plan import Figures, Plan, Row, technique_classes, versions
+from shoestring.planner.figures import Figures, Row
+from shoestring.planner.plan import Plan, versions
 from shoestring.planner.search import (
     Candidate,
     Limits,
@@ -24,6 +25,7 @@ from shoestring.planner.search import (
     search,
     strongest,
 )
+from shoestring.planner.techniques import technique_classes
 
 
 def plan(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from shoestring.core.units import format_bytes, format_seconds
-from shoestring.planner.plan import Plan, Row
+from shoestring.planner.figures import Row
+
+if TYPE_CHECKING:
+    from shoestring.planner.plan import Plan
 
 _WIDTH: Final = 100
 _LABEL: Final = (24, 42)

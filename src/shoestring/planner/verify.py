@@ -7,6 +7,7 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,10 +15,13 @@ from torch import nn
 from shoestring.core.errors import InputError
 from shoestring.core.units import format_bytes
 from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.fake import Batch
+from shoestring.measure.fake import Batch, tensors_in
 from shoestring.measure.rng import rng_untouched
 from shoestring.measure.step import Loss, StepOptions, forward_loss
-from shoestring.planner.plan import Figures, Plan
+from shoestring.planner.figures import Figures
+
+if TYPE_CHECKING:
+    from shoestring.planner.plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ def verify(
     """
     if any(p.is_meta for p in model.parameters()):
         raise InputError("the model has no weights to run.", hint="build it off the meta device.")
+    if any(t.is_meta for t in tensors_in(batch)):
+        raise InputError("the batch has no data to run.", hint="make it off the meta device.")
     applied = plan.applied(model)
     with rng_untouched(), _on_disk(model):
         if not applied:
@@ -135,35 +141,58 @@ def _measure(
 @contextlib.contextmanager
 def _on_disk(model: nn.Module) -> Iterator[None]:
     """Keep weights, buffers and gradients on disk meanwhile, and put them back bitwise."""
-    gradients = {name: p.grad for name, p in model.named_parameters()}
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    buffers = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
     with tempfile.TemporaryDirectory(prefix="shoestring-") as folder:
-        kept: dict[str, Path] = {}
-        try:
-            for number, (name, tensor) in enumerate(tensors.items()):
-                kept[name] = Path(folder) / f"{number}.pt"
-                torch.save(tensor.detach(), kept[name])
-            for number, (name, gradient) in enumerate(gradients.items()):
-                if gradient is not None:
-                    kept["grad " + name] = Path(folder) / f"grad{number}.pt"
-                    torch.save(gradient, kept["grad " + name])
-        except (OSError, RuntimeError) as error:
-            raise InputError(
-                f"the weights cannot be kept on disk while the step runs: {error}",
-                hint="free some space, or point TMPDIR at a larger disk.",
-            ) from error
+        kept = _Kept(Path(folder))
+        for name, tensor in tensors.items():
+            kept.save(name, tensor)
+        for name, parameter in model.named_parameters():
+            # Only the file keeps a gradient: a step frees it, and so does this.
+            if parameter.grad is not None:
+                kept.save("grad " + name, parameter.grad)
         for parameter in model.parameters():
             parameter.grad = None
         try:
             yield
         finally:
+            for module, name, buffer in buffers:
+                module._buffers[name] = buffer  # a forward may have put another in its place
             with torch.no_grad():
                 for name, tensor in tensors.items():
-                    tensor.detach().copy_(torch.load(kept[name], weights_only=True))
+                    tensor.detach().copy_(kept.load(name))
             for name, parameter in model.named_parameters():
-                path = kept.get("grad " + name)
                 parameter.grad = None
-                if path is not None:
-                    old = gradients[name]
-                    assert old is not None
-                    parameter.grad = torch.load(path, weights_only=True).to(old.device)
+                if "grad " + name in kept.devices:
+                    parameter.grad = kept.load("grad " + name)
+
+
+class _Kept:
+    """Tensors in files, one file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.devices: dict[str, torch.device] = {}
+
+    def save(self, name: str, tensor: torch.Tensor) -> None:
+        path = self._folder / f"{len(self.devices)}.pt"
+        # Of a view into a larger storage only its own part is wanted.
+        whole = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+        try:
+            torch.save(tensor.detach() if whole else tensor.detach().clone(), path)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                "the weights cannot be kept on disk while the step runs: "
+                f"{' '.join(str(error).split())[:200]}",
+                hint="free some space, or point TMPDIR at a larger disk.",
+            ) from error
+        self.devices[name] = tensor.device
+
+    def load(self, name: str) -> torch.Tensor:
+        path = self._folder / f"{list(self.devices).index(name)}.pt"
+        found: torch.Tensor = torch.load(path, map_location="cpu", weights_only=True)
+        return found.to(self.devices[name])
