@@ -87,7 +87,7 @@ class Result:
         return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1) + "\n"
 
 
-def make_result(
+def make_result(  # noqa: PLR0913 - one name for each thing a result says
     scenario: str,
     *,
     ours: str,
@@ -101,6 +101,7 @@ def make_result(
     dtype: str = "float32",
     limit: float | None = None,
     note: str = "",
+    made_with: str = "",
 ) -> Result:
     """Return a result whose ratio, machine, versions and hash are filled in.
 
@@ -117,6 +118,8 @@ def make_result(
         dtype: of the model.
         limit: the largest ratio that meets the bar.
         note: what else must be said.
+        made_with: `source_hash` of the rooms from before the measurement, so that what was
+            edited meanwhile makes the result an older one; by default of now.
     """
     both = samples.get("ours") and samples.get("peer")
     ratio, spread = ratio_and_spread(samples["ours"], samples["peer"]) if both else (None, None)
@@ -133,10 +136,10 @@ def make_result(
         ratio=ratio,
         spread=spread,
         limit=limit,
-        machine={"cpu": cpu_name(), "cores": os.cpu_count()},
+        machine=machine(),
         torch=torch.__version__,
         rooms=tuple(rooms),
-        source_hash=source_hash(rooms),
+        source_hash=made_with or source_hash(rooms),
         command="python -m " + shlex.join(command),
         note=note,
     )
@@ -209,6 +212,11 @@ def _percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
+def machine() -> dict[str, Plain]:
+    """Return the processor's name and its cores: all that a result says of where it was made."""
+    return {"cpu": cpu_name(), "cores": os.cpu_count()}
+
+
 def one_thread() -> None:
     """Make torch work on one thread, whose processor time is then the time of the work."""
     torch.set_num_threads(1)
@@ -242,8 +250,19 @@ def is_older(result: Result, source: Path = SOURCE) -> bool:
         result: a result.
         source: the package's folder.
     """
+    return has_changed(result.rooms, result.source_hash, source)
+
+
+def has_changed(rooms: Sequence[str], then: str, source: Path = SOURCE) -> bool:
+    """Return whether the sources of some rooms are others than those of a hash.
+
+    Args:
+        rooms: names of folders of the package; one that is gone has changed.
+        then: what `source_hash` returned.
+        source: the package's folder.
+    """
     try:
-        return source_hash(result.rooms, source) != result.source_hash
+        return source_hash(rooms, source) != then
     except ValueError:
         return True
 

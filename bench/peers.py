@@ -47,6 +47,7 @@ from bench.harness import (
     one_thread,
     path_of,
     read_result,
+    source_hash,
     write_result,
 )
 from bench.honesty import Cell, measure, predict
@@ -229,7 +230,7 @@ def compare(cases: Sequence[Case], *, again: bool = False) -> Iterator[Result]:
         cases: the models.
         again: whether results that stand are made anew.
     """
-    inputs = str(sources()["measure_hash"])
+    inputs, before = str(sources()["measure_hash"]), source_hash(ROOMS)
     kept: dict[Job, Result] = {}
     jobs: list[Job] = []
     for case in cases:
@@ -251,11 +252,12 @@ def compare(cases: Sequence[Case], *, again: bool = False) -> Iterator[Result]:
             job = Job(case.name, rows, peer)
             if job in anew:
                 assert ours is not None
-                yield _judge(case, peer, ours, *_theirs(case, rows, next(fresh), inputs))
+                theirs = _theirs(case, rows, next(fresh), inputs)
+                yield _judge(case, peer, ours, *theirs, before)
             elif ours is not None and is_older(kept[job]):
                 old_one = kept[job]
                 peak = {k: v for k, v in old_one.samples.items() if k != "ours"}
-                yield _judge(case, peer, ours, peak, old_one.peer_options, old_one.note)
+                yield _judge(case, peer, ours, peak, old_one.peer_options, old_one.note, before)
             else:
                 yield kept[job]
 
@@ -284,6 +286,7 @@ def _judge(
     samples: Mapping[str, Sequence[float]],
     options: Mapping[str, Plain],
     note: str,
+    before: str,
 ) -> Result:
     own = [int(str(ours["peak"]))] if "peak" in ours else []
     note = note.partition("; ours: ")[0]  # of an earlier version of ours
@@ -299,6 +302,7 @@ def _judge(
         rooms=ROOMS,
         command=("bench.peers", "--case", case.name),
         note=note + failed,
+        made_with=before,
     )
     write_result(result)
     return result

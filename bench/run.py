@@ -27,11 +27,12 @@ SCENARIOS: Final[dict[str, tuple[str, ...]]] = {
     "honesty-random": ("-m", "bench.honesty", "--random", str(SEED)),
     "peers": ("-m", "bench.peers"),
     "trace-speed": ("-m", "bench.trace_speed"),
+    "forwarded": ("-m", "bench.forwarded"),
     "demo": ("recipes/demo.py", "--out", str(RESULTS)),
 }
 """Words after ``python``, by scenario."""
 
-SEVERAL_THREADS: Final = {"demo"}
+SEVERAL_THREADS: Final = {"demo", "forwarded"}
 """Scenarios that set their threads themselves."""
 
 

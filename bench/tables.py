@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bench.harness import RESULTS, ROOT, Result, is_older, read_result
+from bench.harness import RESULTS, ROOT, Result, has_changed, is_older, read_result
 from shoestring.core.documents import read_document
 from shoestring.core.units import format_bytes, format_seconds
 
@@ -22,6 +22,7 @@ Record: TypeAlias = dict[str, object]
 
 HONESTY: Final = "shoestring/bench/honesty/1"
 DEMO: Final = "shoestring/demo/1"
+FORWARDED: Final = "shoestring/bench/forwarded/1"
 NOT_RUN: Final = "*not run yet*"
 OLDER: Final = "†"
 FOOTNOTE: Final = "† measured with older code."
@@ -205,6 +206,29 @@ def _of_bar(result: Result) -> tuple[str, str]:
     return show(statistics.median(result.samples["ours"])) + mark, show(result.samples["peer"][0])
 
 
+def forwarded(results: Path = RESULTS) -> str:
+    """Return what one line prints about an 8B model, and how long it took against its bar.
+
+    Args:
+        results: folder of all results.
+    """
+    path = results / "forwarded.json"
+    if not path.exists():
+        return NOT_RUN
+    document = read_document(path, FORWARDED)
+    rooms = [str(room) for room in _items(document["rooms"])]
+    older = has_changed(rooms, str(document["source_hash"]))
+    took, most = statistics.median(_floats(document["samples"])), _number(document["limit"])
+    cores = document["machine"].get("cores") if isinstance(document["machine"], dict) else None
+    said = "\n\n".join(str(document[k]).strip("\n") for k in ("output", "error") if document[k])
+    return (
+        f"```text\n$ {document['command']}\n\n{said}\n```\n\n"
+        f"Printed in {format_seconds(took)}{OLDER if older else ''} of at most "
+        f"{format_seconds(most)}, Python's start included, on {cores} cores without a GPU: "
+        f"{'met' if took <= most else '**missed**'}." + (f" {FOOTNOTE}" if older else "")
+    )
+
+
 def demo(results: Path = RESULTS) -> str:
     """Return the runs of the demo side by side, and what it claims.
 
@@ -262,6 +286,7 @@ def _share(value: object) -> str:
 
 RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "demo": demo,
+    "forwarded": forwarded,
     "honesty": honesty,
     "honesty-random": honesty_random,
     "honesty-summary": honesty_summary,
@@ -392,14 +417,18 @@ def _percent(share: float, *, sign: bool = True) -> str:
     return ("0.0" if text in ("+0.0", "-0.0") else text) + " %"
 
 
+def _items(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise TypeError(f"not a list: {json.dumps(value)[:100]}")
+    return value
+
+
 def _records(value: object) -> list[Record]:
-    assert isinstance(value, list), json.dumps(value)[:100]
-    return [dict(item) for item in value]
+    return [dict(item) for item in _items(value) if isinstance(item, dict)]
 
 
 def _floats(value: object) -> list[float]:
-    assert isinstance(value, list)
-    return [_number(item) for item in value]
+    return [_number(item) for item in _items(value)]
 
 
 def _number(value: object) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import run
+from bench import run, tables
 from bench.harness import (
     RESULTS,
     SCHEMA,
@@ -23,7 +23,7 @@ from bench.harness import (
 )
 from shoestring.core.errors import InputError
 
-FOREIGN = {"shoestring/bench/honesty/1", "shoestring/demo/1"}
+FOREIGN = {tables.HONESTY, tables.DEMO, tables.FORWARDED}
 """Schemas of results that have a format of their own."""
 
 
@@ -144,6 +144,21 @@ def test_a_result_is_older_once_a_file_of_its_room_changes(tmp_path: Path) -> No
     assert not is_older(made, tmp_path)
     (tmp_path / "one" / "b.py").write_text("")
     assert is_older(made, tmp_path)
+
+
+def test_what_was_edited_during_a_measurement_makes_it_older() -> None:
+    made = make_result(
+        "thing",
+        ours="ours",
+        peer="theirs",
+        samples={},
+        unit="s",
+        rooms=("core",),
+        command=("bench.thing",),
+        made_with="0" * 16,
+    )
+    assert is_older(made)
+    assert not is_older(result())
 
 
 def test_a_result_of_a_room_that_is_gone_is_older(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench import render, tables
-from bench.harness import RESULTS, ROOT, make_result, source_hash, write_result
+from bench.harness import RESULTS, make_result, source_hash, write_result
 from bench.honesty_results import sources
 from bench.tables import FOOTNOTE, NOT_RUN, OLDER, RENDERERS
 
@@ -176,6 +176,30 @@ def test_drawn_architectures_leave_out_those_passed_over(root: Path) -> None:
     assert "CAUSAL_LM" not in tables.honesty(results)
 
 
+@pytest.mark.parametrize(("seconds", "verdict"), [(9.0, "met."), (10.5, "**missed**.")])
+def test_the_line_is_shown_with_what_it_printed(
+    seconds: float, verdict: str, tmp_path: Path
+) -> None:
+    document = {
+        "schema": tables.FORWARDED,
+        "command": "shoestring plan thing",
+        "output": "  row one\n> row two\n",
+        "error": "error: nothing fits.\n",
+        "samples": [seconds, seconds - 1, seconds + 1],
+        "limit": 10.0,
+        "rooms": ["core"],
+        "source_hash": source_hash(["core"]),
+        "machine": {"cpu": "one", "cores": 2},
+    }
+    path = tmp_path / "forwarded.json"
+    path.write_text(json.dumps(document), "utf-8")
+    text = tables.forwarded(tmp_path)
+    assert text.startswith("```text\n$ shoestring plan thing\n\n  row one\n> row two\n\nerror:")
+    assert text.endswith(verdict)
+    path.write_text(json.dumps({**document, "source_hash": "0" * 16}), "utf-8")
+    assert tables.forwarded(tmp_path).endswith(FOOTNOTE)
+
+
 def test_the_demo_is_shown_without_its_times(tmp_path: Path) -> None:
     def run(title: str, **changes: object) -> dict[str, object]:
         return {
@@ -214,7 +238,7 @@ def test_older_code_is_marked(root: Path) -> None:
     results = root / "bench" / "results"
     for table in ("trace-speed", "peers", "honesty"):
         assert OLDER not in RENDERERS[table](results), table
-    paths = [p for p in results.rglob("*.json")]
+    paths = list(results.rglob("*.json"))
     for path in paths:
         document = {**json.loads(path.read_text("utf-8")), "source_hash": "0" * 16}
         path.write_text(json.dumps(document), "utf-8")
@@ -233,10 +257,12 @@ def test_the_hash_of_the_honesty_comparison_is_the_same_here() -> None:
 
 
 def test_real_results_render_and_times_only_against_bars() -> None:
-    for make in RENDERERS.values():
+    for name, make in RENDERERS.items():
         text = make(RESULTS)
         assert text
         assert text == text.strip()
+        if name == "forwarded":
+            continue  # predicted times, and a bar
         lines = [line for line in text.splitlines() if not line.endswith(("| met |", "missed** |"))]
         assert not re.search(r"\d ?(ms|s|min|CPU s)\b", "\n".join(lines))
 
@@ -246,9 +272,6 @@ def test_pages_equal_their_rendering() -> None:
 
 
 def test_every_table_is_on_a_page() -> None:
-    found = render.pages()
-    if ROOT / "README.md" not in found:
-        pytest.skip("there is no README")
-    shown = {name for page in found for name in render.asked(page.read_text("utf-8"))}
-    assert {"honesty-random", "peers", "trace-speed", "demo"} <= shown
+    shown = {name for page in render.pages() for name in render.asked(page.read_text("utf-8"))}
+    assert {"honesty-random", "peers", "trace-speed", "demo", "forwarded"} <= shown
     assert shown & {"honesty", "honesty-summary"}

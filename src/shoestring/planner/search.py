@@ -100,11 +100,15 @@ class Options:
         profile: the plain step, with bytes per row where they are known.
         ladders: for each usable technique its settings, the mildest first.
         refused: (technique, reason).
+        known: predictions made so far, by combination; added to as they are made.
     """
 
     profile: Profile
     ladders: tuple[tuple[Technique, ...], ...]
     refused: tuple[tuple[str, str], ...]
+    known: dict[tuple[Technique, ...], Profile] = dataclasses.field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def without(self, technique: Technique, reason: str) -> Options:
         """Return the options without one technique.
@@ -117,6 +121,7 @@ class Options:
             self.profile,
             tuple(ladder for ladder in self.ladders if ladder[0].name != technique.name),
             (*self.refused, (technique.name, reason)),
+            self.known,
         )
 
 
@@ -186,12 +191,11 @@ def search(options: Options, limits: Limits) -> list[Candidate]:
             return [Candidate(c.techniques, c.profile) for c in piled]
     longest = max(options.ladders, key=len)
     others = [ladder for ladder in options.ladders if ladder is not longest]
-    known: dict[tuple[Technique, ...], Profile] = {(): options.profile}
     # Every rung where that is quick, for the sake of the Pareto list, and where only time is
     # limited, since then there is no rung to stop at.
     climb = _every if time_alone or len(options.profile.trace.ops) <= FEW_OPS else _climb
     for chosen in _combinations(others):
-        found += climb(chosen, longest, options.profile, limits, known)
+        found += climb(chosen, longest, options, limits)
     return found
 
 
@@ -206,42 +210,39 @@ def _combinations(ladders: Sequence[tuple[Technique, ...]]) -> Iterator[tuple[Te
 def _rung(
     chosen: tuple[Technique, ...],
     rung: Technique | None,
-    prof: Profile,
-    known: dict[tuple[Technique, ...], Profile],
+    options: Options,
 ) -> Candidate | None:
     """Price a combination with one more technique; None where they do not go together."""
     extra = () if rung is None else (rung,)
     if sum(t.slot is Slot.STEP for t in (*chosen, *extra)) > 1:
         return None
     techniques = tuple(sorted((*chosen, *extra), key=lambda t: (t.slot, t.name)))
-    predicted = predict(techniques, prof, known)
+    predicted = predict(techniques, options.profile, options.known)
     return None if predicted is None else Candidate(techniques, predicted)
 
 
 def _every(
     chosen: tuple[Technique, ...],
     ladder: tuple[Technique, ...],
-    prof: Profile,
+    options: Options,
     limits: Limits,
-    known: dict[tuple[Technique, ...], Profile],
 ) -> list[Candidate]:
     """Try a combination without and with each rung of one ladder."""
-    tried = [_rung(chosen, rung, prof, known) for rung in (None, *ladder)]
+    tried = [_rung(chosen, rung, options) for rung in (None, *ladder)]
     return [candidate for candidate in tried if candidate is not None]
 
 
 def _climb(
     chosen: tuple[Technique, ...],
     ladder: tuple[Technique, ...],
-    prof: Profile,
+    options: Options,
     limits: Limits,
-    known: dict[tuple[Technique, ...], Profile],
 ) -> list[Candidate]:
     """Try a combination without and with rungs of one ladder, bisecting for one that fits."""
     found: list[Candidate] = []
 
     def fits(number: int) -> bool:
-        candidate = _rung(chosen, ladder[number] if number >= 0 else None, prof, known)
+        candidate = _rung(chosen, ladder[number] if number >= 0 else None, options)
         if candidate is None:
             return False
         found.append(candidate)
@@ -330,7 +331,7 @@ def strongest(options: Options) -> list[Candidate]:
     for technique in (*steps[:1], *others):
         chosen = (*rows[-1].techniques, technique)
         chosen = tuple(sorted(chosen, key=lambda t: (t.slot, t.name)))
-        predicted = predict(chosen, options.profile)
+        predicted = predict(chosen, options.profile, options.known)
         # The optimizer's step binds in the end, whatever it saves at first.
         helps = predicted is not None and (
             technique in steps or predicted.footprint < WORTH * rows[-1].profile.footprint
