@@ -107,7 +107,7 @@ def draw(target: Path) -> None:
         .properties(
             title=alt.Title(
                 "MiniLM, batch 32x64, AdamW: what is alive during one training step",
-                subtitle=f"dashed: the budget, 60 % of the plain peak = {format_bytes(plan.budget)}",
+                subtitle=f"dashed: a budget of 60 % of the plain peak, {format_bytes(plan.budget)}",
                 anchor="start",
             )
         )

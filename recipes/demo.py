@@ -172,7 +172,8 @@ def demonstrate(model: Path, steps: int, out: Path | None, scratch: Path) -> int
     )
     if out is not None:
         results = {
-            "settings": json.loads(settings.to_json()),
+            # Where this machine keeps the model is nobody's business.
+            "settings": {k: v for k, v in json.loads(settings.to_json()).items() if k != "model"},
             "budget": budget,
             "allowance": ALLOWANCE,
             "environment": ENVIRONMENT,
