@@ -6,6 +6,7 @@ cannot be met, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cyclopts import App, CycloptsError
 
 _INTERRUPTED: Final = 130
+_DISK_ERRORS: Final = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 
 # name, function, one line of help. A function is imported when its command runs; its module
 # must not import torch at its top, or ``shoestring NAME --help`` would.
@@ -76,11 +78,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone, as in `shoestring list | head`. Python flushes stdout once more
-        # at exit, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone, as in `shoestring list | head`.
+        _drop_output()
         return 0
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        _drop_output()
+        reason = (error.strerror or str(error)).lower()
+        return _fail(
+            f"the output cannot be written ({reason}).",
+            "free some space, or write elsewhere.",
+            InputError.exit_code,
+        )
     return code
+
+
+def _drop_output() -> None:
+    """Let Python's last flush of stdout, at exit, not fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:

@@ -25,7 +25,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from shoestring.core.errors import InputError
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from shoestring.measure.fake import Batch
     from shoestring.measure.step import Loss
+
+T = TypeVar("T")
 
 _HELPERS: Final = ("batch", "loss")
 _MOST_ELEMENTS: Final = 2**48
@@ -58,6 +60,7 @@ class Brought:
         loss: the user's function, or None.
         notes: what was assumed in making them, in sentences.
         hint: what to do where the model does not take this batch.
+        loss_hint: what to do where a loss cannot be taken of its output.
     """
 
     model: nn.Module
@@ -65,6 +68,7 @@ class Brought:
     loss: Loss | None = None
     notes: tuple[str, ...] = ()
     hint: str = ""
+    loss_hint: str = "add a function loss(output, batch) beside the factory."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def _theirs(what: str, hint: str = "") -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+    except (Exception, SystemExit) as error:
         raise InputError(
             f"{what}: {_one_line(error)}", hint=hint or "run it in Python to see where."
         ) from error
@@ -232,7 +236,8 @@ def _from_module(
             hint=f"functions and models in it: {candidates}.",
         )
     helpers = {key: getattr(module, key, None) for key in _HELPERS}
-    make, loss = (helper if inspect.isfunction(helper) else None for helper in helpers.values())
+    make = helpers["batch"] if inspect.isfunction(helpers["batch"]) else None
+    loss = helpers["loss"] if inspect.isfunction(helpers["loss"]) else None
     if dtype is not None and make is not None:
         raise InputError(
             f"--dtype would have no effect: {shown.partition(':')[0]} makes its own batch.",
@@ -252,10 +257,10 @@ def _from_module(
             )
         if make is not None:
             call = f"batch({', '.join(map(str, sizes))})"
-            made = _made(lambda: make(*sizes), meta, call)
+            made: Batch = _made(lambda: make(*sizes), meta, call)
             hint = f"check that the model takes what {call} returns: a dict is passed by keywords."
             return Brought(model, made, loss, hint=hint)
-        tensor = _made(lambda: _data(sizes, kind), meta, "the batch")
+        tensor: torch.Tensor = _made(lambda: _data(sizes, kind), meta, "the batch")
         text = str(kind).removeprefix("torch.")
         hint = (
             f"it was called with one {text} tensor of {'x'.join(map(str, sizes))}: change --batch "
@@ -296,15 +301,18 @@ def _factories(module: ModuleType) -> list[str]:
     ]
 
 
-def _made(make: Callable[[], object], meta: bool, what: str) -> object:
+def _made(make: Callable[[], T], meta: bool, what: str) -> T:
     """Call the user's function on the meta device, or with data where that fails."""
     import torch
 
     if meta:
-        with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
-            with torch.device("meta"):
-                return make()
-    with _theirs(f"{what} raised", "it is called without arguments." if "fact" in what else ""):
+        with (
+            contextlib.suppress(Exception, SystemExit),
+            contextlib.redirect_stdout(sys.stderr),
+            torch.device("meta"),
+        ):
+            return make()
+    with _theirs(f"{what} failed", "it is called without arguments." if "fact" in what else ""):
         return make()
 
 

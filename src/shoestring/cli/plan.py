@@ -65,6 +65,8 @@ def plan(
     budgets = [Budget(memory=text) for text in memory or ["auto"]]
     _check(allow or [], budgets, out)
     prof = profiled(model, batch, optimizer=optimizer, machine=machine, dtype=dtype)
+    for sentence in prof.assumptions:
+        note(sentence)
     plans, reasons = _planned(prof, budgets, allow or [], largest_batch)
     sys.stdout.write(_as_json(plans) if json else _as_table(plans))
     sys.stdout.flush()

@@ -88,6 +88,8 @@ def builder(text: str, sizes: tuple[int, ...]) -> Callable[[bool], Brought]:
             hint=f"{cls.__name__} of transformers {transformers.__version__} was called with "
             f"{', '.join(batch)}; change --batch, or write a factory with a function "
             "batch(*sizes).",
+            loss_hint="write a .py file with functions model(), batch(*sizes) and "
+            "loss(output, batch).",
         )
 
     return build
@@ -122,9 +124,7 @@ def _config(text: str) -> PretrainedConfig:
     return found
 
 
-def _model_class(
-    config: PretrainedConfig, text: str
-) -> tuple[type[nn.Module], tuple[str, ...]]:
+def _model_class(config: PretrainedConfig, text: str) -> tuple[type[nn.Module], tuple[str, ...]]:
     import transformers
 
     named = list(config.architectures or ())
@@ -153,9 +153,7 @@ def _default_class(config: PretrainedConfig) -> str:
     return str(known if isinstance(known, str) else known[0])
 
 
-def _build(
-    cls: type[nn.Module], config: PretrainedConfig, meta: bool, text: str
-) -> nn.Module:
+def _build(cls: type[nn.Module], config: PretrainedConfig, meta: bool, text: str) -> nn.Module:
     import copy
 
     import torch
@@ -207,9 +205,7 @@ def _inputs(
     return inputs, _notes(model, config, inputs)
 
 
-def _text(
-    model: nn.Module, config: PretrainedConfig, sizes: tuple[int, ...]
-) -> dict[str, _Input]:
+def _text(model: nn.Module, config: PretrainedConfig, sizes: tuple[int, ...]) -> dict[str, _Input]:
     choices = type(model).__name__.endswith("ForMultipleChoice")
     translates = bool(config.is_encoder_decoder)
     if choices:
@@ -242,7 +238,7 @@ def _images(
     inputs = {"pixel_values": _Input(shape, 0)}
     name, takes = type(model).__name__, _parameters(model)
     if name.endswith("ForSemanticSegmentation") and "labels" in takes:
-        inputs["labels"] = _Input((shape[0], *shape[2:]), max(int(config.num_labels), 2))
+        inputs["labels"] = _Input((shape[0], *shape[2:]), max(config.num_labels or 0, 2))
     if name.endswith(_PER_ROW):
         inputs.update(_labels(model, config, shape[:1]))
     return inputs
@@ -260,20 +256,18 @@ def _features(
         raise _unknown(model)
     # Whisper's encoder halves the frames once, and takes no other number of them.
     _demand(len(sizes) == 2, "rows x length of the transcript", "8x64")
-    shape = (sizes[0], bins, 2 * frames)
-    return {"input_features": _Input(shape, 0), **_labels(model, config, sizes)}
+    heard = _Input((sizes[0], bins, 2 * frames), 0)
+    return {"input_features": heard, **_labels(model, config, sizes)}
 
 
-def _waves(
-    model: nn.Module, config: PretrainedConfig, sizes: tuple[int, ...]
-) -> dict[str, _Input]:
+def _waves(model: nn.Module, config: PretrainedConfig, sizes: tuple[int, ...]) -> dict[str, _Input]:
     bins, frames = (getattr(config, key, None) for key in ("num_mel_bins", "max_length"))
+    shape = sizes
     if isinstance(bins, int) and isinstance(frames, int):
         _demand(len(sizes) in (1, 3), "rows, or rows x frames x features", f"8x{frames}x{bins}")
         shape = sizes if len(sizes) == 3 else (sizes[0], frames, bins)
     else:
         _demand(len(sizes) == 2, "rows x samples", "8x16000")
-        shape = sizes
     inputs = {"input_values": _Input(shape, 0)}
     if type(model).__name__.endswith("ForCTC"):
         labels = (sizes[0], max(1, sizes[1] // _SAMPLES_PER_LABEL))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from shoestring.cli import models
-from shoestring.core.errors import AssumptionWarning, InputError, NoEffectWarning, RefusedError
+from shoestring.core.errors import InputError, NoEffectWarning, RefusedError
 from shoestring.core.units import format_bytes, parse_batch
 
 if TYPE_CHECKING:
     import torch
 
     from shoestring.core.profile import Profile
+    from shoestring.planner.profiling import MakeOptimizer
 
 OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "none"]
 
@@ -74,20 +76,26 @@ def profiled(
     models.be_quiet()
     with talk("loading"), models.no_collection():
         from shoestring.measure.machines import load_machine
+        from shoestring.measure.step import MEAN_NOTE
 
         load_machine(machine)  # a wrong name is told before a model is built
         source = models.find(model, sizes, dtype=dtype)
         brought = source.build(True)
     for sentence in brought.notes:
         note(sentence)
-    trace = functools.partial(_trace, optimizer=optimizer, machine=machine)
     with talk("tracing one step"):
         try:
-            return trace(brought)
+            prof = _trace(brought, optimizer=optimizer, machine=machine)
         except (InputError, RefusedError) as error:
             if not _needs_data(error, brought.model):
                 raise
-        return trace(_with_data(source, brought))
+            prof = None
+        if prof is None:  # outside of the handler, which keeps the failed trace alive
+            brought = _with_data(source, brought)
+            prof = _trace(brought, optimizer=optimizer, machine=machine)
+    advice = {MEAN_NOTE: f"{MEAN_NOTE}; to be exact, {brought.loss_hint.removesuffix('.')}"}
+    assumed = tuple(advice.get(sentence, sentence) for sentence in prof.assumptions)
+    return dataclasses.replace(prof, assumptions=assumed)
 
 
 def _trace(brought: models.Brought, *, optimizer: OptimizerName, machine: str) -> Profile:
@@ -110,13 +118,15 @@ def _trace(brought: models.Brought, *, optimizer: OptimizerName, machine: str) -
     except InputError as error:
         if "the step raised" in error.message:
             raise InputError(error.message, hint=brought.hint or error.hint) from error
+        if "loss=" in error.hint:
+            raise InputError(error.message, hint=brought.loss_hint) from error
         raise
 
 
-def _optimizer(name: OptimizerName) -> Callable[..., torch.optim.Optimizer] | None:
+def _optimizer(name: OptimizerName) -> MakeOptimizer | None:
     import torch
 
-    known: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    known: dict[str, MakeOptimizer] = {
         "adamw": torch.optim.AdamW,
         "adam": torch.optim.Adam,
         "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
@@ -180,6 +190,5 @@ def talk(what: str) -> Iterator[None]:
         finally:
             if shown:
                 sys.stderr.write("\r" + " " * len(shown) + "\r")
-    ours = [w for w in caught if issubclass(w.category, (AssumptionWarning, NoEffectWarning))]
-    for sentence in dict.fromkeys(str(w.message) for w in ours):
+    for sentence in dict.fromkeys(str(w.message) for w in caught if w.category is NoEffectWarning):
         note(sentence.removesuffix("."))
