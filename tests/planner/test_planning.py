@@ -13,11 +13,15 @@ import torch
 from torch import nn
 
 import shoestring
+from shoestring.activations import MicroBatches
 from shoestring.core.errors import InfeasibleError, InputError, RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.units import format_bytes
+from shoestring.optim import ReleaseGradients, SlicedStep
+from shoestring.planner.batches import with_row_sizes
 from shoestring.planner.planning import explore
+from shoestring.planner.search import predict
 from shoestring.planner.tables import matrix
 from shoestring.planner.techniques import technique_classes
 
@@ -134,6 +138,27 @@ def test_without_dropout_micro_batches_are_exact_and_weighted_by_the_loss() -> N
     parts = [step for step in plan.steps if step.name == "micro-batches"]
     assert parts
     assert parts[0].options()["weight_by"] == "rows"
+
+
+def test_gradients_are_never_used_in_backward_of_micro_batches() -> None:
+    _, prof = profiled(dropout=0.0)
+    prof = with_row_sizes(prof)
+    parts = MicroBatches(parts=2)
+    assert predict((SlicedStep(), parts), prof) is not None
+    assert predict((ReleaseGradients(), parts), prof) is None
+    model = Model(0.0)
+    for share in ("60%", "40%", "30%", "20%"):
+        plan, _ = explore(prof, shoestring.Budget(memory=share))
+        assert {"release-gradients", "micro-batches"} > {s.name for s in plan.steps} & {
+            "release-gradients",
+            "micro-batches",
+        }
+        optimizer = plan.optimizer(model.parameters(), lr=1e-3)
+        with plan.context():
+            for part, weight in plan.split(TOKENS):
+                (loss(model(part), part) * weight).backward()
+        optimizer.step()
+        getattr(optimizer, "close", lambda: None)()
 
 
 def test_an_activation_budget_and_a_time_budget_are_kept() -> None:

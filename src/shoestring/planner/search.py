@@ -270,6 +270,7 @@ def predict(
         known: predictions made before, by combination; added to.
     """
     known = {} if known is None else known
+    plain = prof
     for count, technique in enumerate(techniques, start=1):
         key = techniques[:count]
         if key not in known:
@@ -277,6 +278,11 @@ def predict(
                 return None
             known[key] = technique.predict(prof)
         prof = known[key]
+    # Micro-batches come after the optimizer's step, which must go with them all the same.
+    step = dataclasses.replace(plain.step, accumulate=prof.step.accumulate)
+    plain = dataclasses.replace(plain, step=step)
+    if any(t.slot is Slot.STEP and t.refuse(plain) for t in techniques):
+        return None
     return prof
 
 
