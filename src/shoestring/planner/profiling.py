@@ -214,7 +214,10 @@ def _twin_optimizer(
     if isinstance(optimizer, torch.optim.Optimizer):
         copied = faker.deepcopy(optimizer, optimizer_tensors(optimizer))
     else:
-        copied = optimizer([p for p in twin.parameters() if p.requires_grad])
+        trained = [p for p in twin.parameters() if p.requires_grad]
+        if not trained:
+            raise InputError("no parameter of the model is trained.", hint="unfreeze some of them.")
+        copied = optimizer(trained)
     if not isinstance(copied, torch.optim.Optimizer):
         raise InputError(
             f"optimizer= gave a {type(copied).__name__}, not a torch.optim.Optimizer.",
