@@ -51,8 +51,16 @@ def write(path: Path, document: Record) -> None:
     os.replace(aside, path)
 
 
-def sources() -> Record:
-    """Return hashes of all that a result depends on, and of what its measurement depends on."""
+ROOMS: Final = ("activations", "core", "measure", "planner")
+"""Rooms that a prediction depends on."""
+
+
+def sources(torch_version: str = torch.__version__) -> Record:
+    """Return hashes of all that a result depends on, and of what its measurement depends on.
+
+    Args:
+        torch_version: of the torch that measured; a page is the same under any other.
+    """
     measuring = [
         *(p for p in sorted((ROOT / "tests" / "zoo").glob("*.py")) if "test_" not in p.name),
         ROOT / "bench" / "architectures.py",
@@ -60,15 +68,15 @@ def sources() -> Record:
         ROOT / "src" / "shoestring" / "measure" / "allocator.py",
         ROOT / "src" / "shoestring" / "measure" / "_torch.py",
     ]
-    package = sorted((ROOT / "src" / "shoestring").rglob("*.py"))
+    package = sorted(p for room in ROOMS for p in (ROOT / "src/shoestring" / room).rglob("*.py"))
     return {
-        "source_hash": _digest([*measuring, *package]),
-        "measure_hash": _digest(measuring),
+        "source_hash": _digest([*measuring, *package], torch_version),
+        "measure_hash": _digest(measuring, torch_version),
     }
 
 
-def _digest(paths: Iterable[Path]) -> str:
-    digest = hashlib.sha256(torch.__version__.encode())
+def _digest(paths: Iterable[Path], torch_version: str) -> str:
+    digest = hashlib.sha256(torch_version.encode())
     for path in paths:
         digest.update(path.relative_to(ROOT).as_posix().encode())
         digest.update(path.read_bytes())

@@ -6,7 +6,6 @@ results says that it was not run yet.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from bench.harness import RESULTS, ROOT, Result, has_changed, is_older, read_result
+from bench.harness import RESULTS, Result, has_changed, is_older, read_result
+from bench.honesty_results import sources
 from shoestring.core.documents import read_document
 from shoestring.core.units import format_bytes, format_seconds
 
@@ -372,31 +372,12 @@ def _mark_footnote(results: Sequence[Result]) -> str:
 
 
 def _is_older(cell: Record) -> bool:
-    return cell.get("source_hash") != honesty_hash(str(cell.get("torch")))
+    return cell.get("source_hash") != _honesty_hash(str(cell.get("torch")))
 
 
 @cache
-def honesty_hash(torch_version: str) -> str:
-    """Return the hash that the honesty comparison gives today's sources.
-
-    Args:
-        torch_version: of the torch that measured; the page is the same under any other.
-    """
-    zoo = [p for p in sorted((ROOT / "tests" / "zoo").glob("*.py")) if "test_" not in p.name]
-    package = ROOT / "src" / "shoestring"
-    files = [
-        *zoo,
-        ROOT / "bench" / "architectures.py",
-        ROOT / "bench" / "honesty_measure.py",
-        package / "measure" / "allocator.py",
-        package / "measure" / "_torch.py",
-        *sorted(package.rglob("*.py")),
-    ]
-    digest = hashlib.sha256(torch_version.encode())
-    for path in files:
-        digest.update(path.relative_to(ROOT).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+def _honesty_hash(torch_version: str) -> object:
+    return sources(torch_version)["source_hash"]
 
 
 # --- small things ----------------------------------------------------------------------------

@@ -334,6 +334,36 @@ def test_a_name_that_is_not_in_the_cache(command: Callable[..., Answer], name: s
     assert "nothing is downloaded" in hint
 
 
+def test_a_step_that_fails_is_told_once_though_torch_would_log_it(
+    write: Callable[[str, str], Path],
+) -> None:
+    pytest.importorskip("transformers")
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertForMaskedLM"],
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 8,
+    }
+    path = write("bert/config.json", json.dumps(config))
+    options = ("--batch", "2x16", "--machine", "h100")
+    done = subprocess.run(
+        [sys.executable, "-m", "shoestring", "profile", "bert", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=path.parents[1],
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 2
+    note, error, hint = done.stderr.splitlines()
+    assert note == "note: 16 tokens are more than the 8 this model is configured for"
+    assert error.startswith("error: the step raised RuntimeError")
+    assert "input_ids, attention_mask, labels" in hint
+
+
 def test_a_dtype_without_effect_is_an_error(
     command: Callable[..., Answer], write: Callable[[str, str], Path]
 ) -> None:

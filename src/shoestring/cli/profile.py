@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -182,12 +183,16 @@ def talk(what: str) -> Iterator[None]:
     if shown:
         sys.stderr.write(shown)
         sys.stderr.flush()
+    level = logging.root.manager.disable
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        # torch logs a traceback where a step fails on fake tensors; the error says it once.
+        logging.disable(logging.ERROR)
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 yield
         finally:
+            logging.disable(level)
             if shown:
                 sys.stderr.write("\r" + " " * len(shown) + "\r")
     for sentence in dict.fromkeys(str(w.message) for w in caught if w.category is NoEffectWarning):
