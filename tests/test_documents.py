@@ -114,6 +114,12 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         read_document(tmp_path / "pipe", SCHEMA)
 
 
+def test_a_device_is_left_alone() -> None:
+    with pytest.raises(InputError, match="no regular file"):
+        write_text(os.devnull, "text")
+    assert not Path(os.devnull).is_file()
+
+
 def test_an_unwritable_place_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     for target in (tmp_path / "absent" / "plan.json", tmp_path / "file" / "plan.json"):

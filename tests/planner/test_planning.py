@@ -21,6 +21,7 @@ from shoestring.core.units import format_bytes
 from shoestring.optim import ReleaseGradients, SlicedStep
 from shoestring.planner.batches import with_row_sizes
 from shoestring.planner.planning import explore
+from shoestring.planner.reported import ZerothOrder
 from shoestring.planner.search import predict
 from shoestring.planner.tables import matrix
 from shoestring.planner.techniques import technique_classes
@@ -270,6 +271,26 @@ def test_verify_measures_what_was_predicted() -> None:
         check = plan.verify(model, TOKENS, loss=loss)
         assert abs(check.error) < 0.05
         assert not plan.applied(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"autocast": torch.bfloat16}, {"clip_norm": 1.0}, {"accumulate": 2}, {"set_to_none": False}],
+    ids=str,
+)
+def test_verify_runs_the_step_that_was_profiled(options: dict[str, object], tmp_path: Path) -> None:
+    model = Model()
+    prof = shoestring.profile(model, TOKENS, optimizer=torch.optim.AdamW, loss=loss, **options)
+    plan, _ = explore(prof, shoestring.Budget(memory="60%"))
+    plan.save(tmp_path / "plan.json")
+    check = shoestring.Plan.load(tmp_path / "plan.json").verify(model, TOKENS, loss=loss)
+    assert abs(check.error) < 0.05
+
+
+def test_zeroth_order_scales_with_the_rows_that_are_left() -> None:
+    _, prof = profiled()
+    changed = ZerothOrder().predict(with_row_sizes(prof)).trace
+    assert changed.peak_at(160) == pytest.approx(changed.scaled(160).peak, rel=1e-6)
 
 
 def test_a_plan_is_data(tmp_path: Path) -> None:

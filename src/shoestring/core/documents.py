@@ -34,10 +34,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         text: its content, written as UTF-8.
 
     Raises:
-        InputError: the folder cannot be written, the disk is full, or the like.
+        InputError: the folder cannot be written, the disk is full, the name is that of a
+            device, or the like.
     """
     # A link is followed, so that the file it points to is replaced and not the link.
     target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise InputError(
+            f"{os.fspath(path)} is no regular file.", hint="name a file; devices are left alone."
+        )
     data = text.encode()
     temporary = target.parent / f".{secrets.token_hex(8)}.tmp"
     try:

@@ -42,6 +42,10 @@ class Plan:
         fingerprint: of the model's parameter names and shapes.
         optimizer_path: dotted path of the profiled optimizer's class.
         optimizer_options: its plain options.
+        autocast: dtype of the profiled step's mixed precision, or empty.
+        clip_norm: its gradient-norm clipping, or None.
+        accumulate: its micro-batches.
+        set_to_none: whether it frees gradients between steps.
         machine: name of the machine it was priced for.
         measured_on_machine: whether predictions were compared with that kind of machine.
         batch: the batch in words.
@@ -59,6 +63,10 @@ class Plan:
     fingerprint: str
     optimizer_path: str
     optimizer_options: dict[str, float | bool | str | None]
+    autocast: str
+    clip_norm: float | None
+    accumulate: int
+    set_to_none: bool
     machine: str
     measured_on_machine: bool
     batch: str

@@ -44,6 +44,10 @@ def plan_from_data(data: Mapping[str, object], make: type[Plan]) -> Plan:
         fingerprint=_text(data["fingerprint"]),
         optimizer_path=_text(data["optimizer_path"]),
         optimizer_options=_plain_dict(data["optimizer_options"]),
+        autocast=_dtype(data["autocast"]),
+        clip_norm=None if data["clip_norm"] is None else _amount(data["clip_norm"]),
+        accumulate=max(_whole(data["accumulate"]), 1),
+        set_to_none=_flag(data["set_to_none"]),
         machine=_text(data["machine"]),
         measured_on_machine=_flag(data["measured_on_machine"]),
         batch=_text(data["batch"]),
@@ -83,15 +87,21 @@ def _whole(value: object) -> int:
     return value
 
 
+def _dtype(value: object) -> str:
+    if value not in ("", "bfloat16", "float16"):
+        raise _damaged("autocast must be bfloat16, float16 or empty")
+    return str(value)
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise _damaged("a flag must be true or false")
     return value
 
 
-def _seconds(value: object) -> float:
+def _amount(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
-        raise _damaged("a time must be a number of seconds")
+        raise _damaged("a time or a norm must be a number from 0")
     return float(value)
 
 
@@ -104,7 +114,7 @@ def _text(value: object) -> str:
 def _figures(value: object) -> Figures:
     if not isinstance(value, dict) or set(value) != {"peak", "footprint", "seconds"}:
         raise _damaged("figures must have peak, footprint and seconds")
-    return Figures(_whole(value["peak"]), _whole(value["footprint"]), _seconds(value["seconds"]))
+    return Figures(_whole(value["peak"]), _whole(value["footprint"]), _amount(value["seconds"]))
 
 
 def _row(value: object) -> Row:

@@ -97,6 +97,10 @@ def explore(
         fingerprint=step.fingerprint,
         optimizer_path=step.optimizer,
         optimizer_options=dict(step.optimizer_options),
+        autocast=step.autocast,
+        clip_norm=step.clip_norm,
+        accumulate=step.accumulate,
+        set_to_none=step.set_to_none,
         machine=prof.machine.name,
         measured_on_machine=prof.machine.measured or prof.machine.device == "cpu",
         batch=step.batch,
@@ -204,7 +208,7 @@ def _infeasible(
     by_name = [
         name for name, why in options.refused if "allow it by name" in why and name not in allowed
     ]
-    would = [row.label for row in rows if row.fits]
+    would = [row.label.replace("... + ", "exact changes + ") for row in rows if row.fits]
     hint = "a smaller batch would help" if not would else f"would fit: {'; '.join(would)}"
     if by_name:
         hint += f"; or try allow={by_name[0]!r}"

@@ -261,11 +261,11 @@ def _forward_twice(trace: Trace) -> Trace:
     storages = []
     for index, s in enumerate(trace.storages):
         if s.kind in (Kind.GRADIENT, Kind.OPTIMIZER):
-            storages.append(dataclasses.replace(s, nbytes=0, birth=ALWAYS, death=None))
+            storages.append(dataclasses.replace(s, nbytes=0, birth=ALWAYS, death=None, per_row=0.0))
         elif s.birth == ALWAYS:
             storages.append(s)
         elif s.birth >= count:
-            storages.append(dataclasses.replace(s, nbytes=0, birth=ALWAYS, death=None))
+            storages.append(dataclasses.replace(s, nbytes=0, birth=ALWAYS, death=None, per_row=0.0))
         else:
             end = s.death if s.death is not None and s.death < count else last.get(index, s.birth)
             storages.append(dataclasses.replace(s, kind=Kind.TEMPORARY, death=max(end, s.birth)))

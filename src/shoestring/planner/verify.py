@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,27 +115,53 @@ def _measure(
     trained = [p for p in model.parameters() if p.requires_grad]
     with_step = bool(cls or plan.optimizer_path)
     optimizer = plan.optimizer(trained, cls=cls) if with_step else None
-    options = StepOptions(loss=loss)
-
-    def step() -> None:
-        for parameter in trained:
-            parameter.grad = None
-        with plan.context():
-            for part, weight in plan.split(batch):
-                value, _ = forward_loss(model, part, options)
-                (value if weight == 1.0 else value * weight).backward()
-                del value
-        if optimizer is not None:
-            optimizer.step()
-
+    step = _changed_step(plan, model, batch, loss, optimizer)
     try:
         step()
-        found = measure_step(step, roots=lambda: standing(model, batch, optimizer))
+        found = measure_step(
+            step, roots=lambda: standing(model, batch, optimizer, gradients=not plan.set_to_none)
+        )
     finally:
         close = getattr(optimizer, "close", None)
         if close is not None:
             close()
     return Measurement(found.peak, found.static, found.rss)
+
+
+def _changed_step(
+    plan: Plan,
+    model: nn.Module,
+    batch: Batch,
+    loss: Loss | None,
+    optimizer: torch.optim.Optimizer | None,
+) -> Callable[[], None]:
+    """Return the step as it was profiled, with the plan's changes."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    autocast = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(plan.autocast)
+    options = StepOptions(loss=loss, autocast=autocast)
+
+    def backward() -> None:
+        with plan.context():
+            for part, weight in plan.split(batch):
+                value, _ = forward_loss(model, part, options)
+                share = weight / plan.accumulate
+                (value if share == 1.0 else value * share).backward()
+                del value
+
+    def step() -> None:
+        for parameter in trained:
+            if plan.set_to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
+        for _ in range(plan.accumulate):
+            backward()
+        if plan.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(trained, plan.clip_norm)
+        if optimizer is not None:
+            optimizer.step()
+
+    return step
 
 
 @contextlib.contextmanager
