@@ -3,11 +3,11 @@
 #
 #   make test     the tests
 #   make check    lint, format, types, layers, deliberate faults, rendered figures
-#   make demo     a real model fine-tuned under an enforced memory limit (STEPS=150)
+#   make demo     a real model fine-tuned under an enforced memory limit (STEPS=130)
 #   make bench    the measurements behind the figures in README and docs
 
 VENV ?= .venv
-STEPS ?= 150
+STEPS ?= 130
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check install -q -c constraints.txt
 
