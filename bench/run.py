@@ -28,7 +28,7 @@ SCENARIOS: Final[dict[str, tuple[str, ...]]] = {
     "peers": ("-m", "bench.peers"),
     "trace-speed": ("-m", "bench.trace_speed"),
     "forwarded": ("-m", "bench.forwarded"),
-    "demo": ("recipes/demo.py", "--steps", "150", "--out", str(RESULTS)),
+    "demo": ("recipes/demo.py", "--out", str(RESULTS)),
 }
 """Words after ``python``, by scenario."""
 

@@ -1,6 +1,6 @@
 """Fine-tune a real model under a memory limit that kills plain training.
 
-    python recipes/demo.py [--steps 130] [--out DIR]
+    python recipes/demo.py [--steps 120] [--out DIR]
 
 MiniLM (22.7 M parameters, from a package) learns the sentiment of tweets (from a package), in
 three processes one after the other: plainly and without a limit, plainly under a limit that
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--steps", type=int, default=130, help="training steps (130)")
+    parser.add_argument("--steps", type=int, default=120, help="training steps (120)")
     parser.add_argument("--out", type=Path, help="folder for demo.json")
     options = parser.parse_args(arguments)
     if not FEWEST_STEPS <= options.steps <= 10_000:

@@ -2,6 +2,6 @@
 
 import sys
 
-from shoestring.cli.app import main
+from shoestring.cli.app import process
 
-sys.exit(main())
+sys.exit(process())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from shoestring.activations import offload
 from shoestring.activations.checkpoint import BlockCheckpointing
 from shoestring.activations.offload import Offload, _Host, offloading
 from shoestring.core.errors import InputError
@@ -16,8 +19,9 @@ from shoestring.core.machine import Machine
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot
 from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace
+from shoestring.measure.allocator import measure_step, standing
 from shoestring.measure.blocks import repeated_blocks
-from shoestring.measure.step import StepOptions, forward_loss
+from shoestring.measure.step import StepOptions, forward_loss, plain_step
 from shoestring.planner.profiling import profile
 from tests.zoo import ZOO, Case
 
@@ -169,6 +173,39 @@ def test_predicted_on_a_model() -> None:
     assert changed.peak < 0.7 * plain.peak
     assert changed.static == plain.static
     assert changed.seconds > plain.seconds
+
+
+class _Elsewhere(offload._Moved):
+    """A tensor in memory that torch's allocator does not count, as the host's is on a card."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.origin = weakref.ref(tensor.untyped_storage())
+        self._there = np.array(tensor.detach().numpy(), order="K")
+
+    def back(self) -> torch.Tensor:
+        return torch.from_numpy(self._there).clone()
+
+
+MEASURED = [case for case in ZOO if case.name in ("bert", "llama", "resnet", "swin", "unet")]
+
+
+@pytest.mark.parametrize("case", MEASURED, ids=lambda case: case.name)
+def test_the_predicted_peak_holds(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offload, "_Moved", _Elsewhere)
+    model, batch = case.build(), case.batch(case.rows[1])
+    optimizer = torch.optim.AdamW(model.parameters())
+    prof = profile(model, batch, optimizer=torch.optim.AdamW, loss=case.loss)
+    predicted = Offload().predict(dataclasses.replace(prof, machine=CARD))
+
+    def step() -> None:
+        with Offload().context():
+            plain_step(model, batch, optimizer, StepOptions(loss=case.loss))
+
+    step()
+    step()
+    peak = measure_step(step, roots=lambda: standing(model, batch, optimizer)).peak
+    assert peak < 0.9 * prof.peak
+    assert predicted.peak == pytest.approx(peak, rel=0.05)
 
 
 def test_proposals_and_refusals() -> None:

@@ -16,6 +16,9 @@ from torch import nn
 import shoestring
 from shoestring import Budget, Profile
 from shoestring.core import AssumptionWarning, InputError, RefusedError, ShoestringError
+from shoestring.measure._torch import FakeTensor
+from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.step import StepOptions, plain_step
 
 
 class Pair(NamedTuple):
@@ -251,3 +254,39 @@ def test_a_profile_changes_nothing_about_the_model() -> None:
     assert not model._forward_pre_hooks
     assert all(p.grad is None for p in model.parameters())
     assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
+
+
+def test_what_torch_cannot_run_without_data_is_traced_with_it() -> None:
+    def picky(y: torch.Tensor) -> torch.Tensor:
+        if isinstance(y, FakeTensor):
+            raise RuntimeError("no fake kernel")
+        return y
+
+    model, batch = Net(picky), torch.ones(4, 8)
+    prof = profile(model, batch, loss=mean)
+    assert prof.peak == profile(Net(), batch, loss=mean).peak
+    assert not prof.step.fake
+    assert "torch cannot run the step without data" in prof.assumptions[0]
+    with pytest.raises(InputError, match="no fake kernel"):
+        profile(model.to("meta"), batch, loss=mean)
+
+
+def test_grouped_products_in_single_precision() -> None:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+    config = transformers.MixtralConfig(
+        num_hidden_layers=1, vocab_size=64, num_key_value_heads=2, num_local_experts=4, **sizes
+    )
+    model = transformers.MixtralForCausalLM(config)
+    words = torch.ones(2, 8, dtype=torch.int64)
+    batch = {"input_ids": words, "labels": words}
+    prof = shoestring.profile(model, batch)
+    assert any(op.name == "aten._grouped_mm.default" for op in prof.trace.ops)
+    assert prof.step.fake
+
+    def step() -> None:
+        plain_step(model, batch, None, StepOptions())
+
+    step()
+    peak = measure_step(step, roots=lambda: standing(model, batch, None)).peak
+    assert prof.peak == pytest.approx(peak, rel=0.02)

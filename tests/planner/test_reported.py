@@ -1,17 +1,48 @@
-"""What is only reported is held to a measurement too, where it can be run."""
+"""What is only reported is held to a measurement too: peft, bitsandbytes and plain torch run it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import nn
 
-import shoestring
+from shoestring.core.profile import Profile
+from shoestring.core.technique import Slot, Technique
 from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.step import StepOptions, plain_step
-from shoestring.planner.reported import Bfloat16Autocast
+from shoestring.measure.blocks import repeated_blocks
+from shoestring.measure.fake import map_tensors
+from shoestring.measure.step import StepOptions, forward_loss, plain_step
+from shoestring.planner.profiling import profile
+from shoestring.planner.reported import Adam8bit, Bfloat16Autocast, Lora, Nf4Base, ZerothOrder
+from shoestring.planner.techniques import technique_classes
+from tests.zoo import ZOO, Case
+
+pytest.importorskip("transformers")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::shoestring.core.errors.AssumptionWarning"),
+    # Those of peft and bitsandbytes are not ours.
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+ADAPTED = ("bert", "gpt2", "llama", "mixtral", "t5", "clip", "swin", "mixer", "tabular")
+QUANTISED = ("bert", "llama", "vit", "tabular")  # bitsandbytes knows no Conv1D
+SEVERAL = ("bert", "gpt2", "mamba", "resnet", "unet", "lstm")
+RANK = 16
+
+
+def named(*names: str) -> pytest.MarkDecorator:
+    cases = [case for case in ZOO if case.name in names]
+    assert len(cases) == len(names)
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+bases = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 
 
 @pytest.fixture(autouse=True)
@@ -22,31 +53,163 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def mean_square(output: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    return (output - batch).square().mean()
-
-
-def perceptron() -> nn.Module:
-    torch.manual_seed(0)
-    blocks = [
-        nn.Sequential(nn.Linear(64, 256), nn.GELU(), nn.Linear(256, 64), nn.LayerNorm(64))
-        for _ in range(6)
-    ]
-    return nn.Sequential(*blocks)
-
-
-BATCH = torch.ones(1024, 64)
-
-
-def test_the_predicted_peak_of_bf16_holds() -> None:
-    model = perceptron()
-    prof = shoestring.profile(model, BATCH, optimizer=torch.optim.AdamW, loss=mean_square)
-    optimizer = torch.optim.AdamW(model.parameters())
-    options = StepOptions(loss=mean_square, autocast=torch.bfloat16)
-    for _ in range(2):
-        plain_step(model, BATCH, optimizer, options)
-    measured = measure_step(
-        lambda: plain_step(model, BATCH, optimizer, options),
-        roots=lambda: standing(model, BATCH, optimizer),
+def made(case: Case, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, object]:
+    batch = map_tensors(
+        case.batch(case.rows[1]), lambda t: t.to(dtype) if t.is_floating_point() else t
     )
-    assert Bfloat16Autocast().predict(prof).peak == pytest.approx(measured.peak, rel=0.05)
+    return case.build().to(dtype), batch
+
+
+def profiled(model: nn.Module, batch: object, case: Case) -> Profile:
+    return profile(model, batch, optimizer=torch.optim.AdamW, loss=case.loss)
+
+
+def measured(
+    model: nn.Module,
+    batch: object,
+    optimizer: torch.optim.Optimizer | None,
+    step: Callable[[], None],
+) -> int:
+    step()
+    step()
+    return measure_step(step, roots=lambda: standing(model, batch, optimizer)).peak
+
+
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    blocks = [path for path, _ in repeated_blocks(model)]
+    return [
+        path
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        if any(path.startswith(block + ".") for block in blocks)
+    ]
+
+
+def with_lora(model: nn.Module) -> nn.Module:
+    """Adapt a model as ``peft.get_peft_model`` does: adapters of a low base are in float32."""
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=RANK, target_modules=linear_layers(model))
+    adapted = peft.inject_adapter_in_model(config, model)
+    for path, parameter in adapted.named_parameters():
+        parameter.requires_grad_("lora_" in path)
+        if "lora_" in path:
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def in_4_bits(model: nn.Module) -> nn.Module:
+    """Quantise the linear layers of the blocks with bitsandbytes."""
+    bnb = pytest.importorskip("bitsandbytes")
+    options = {"quant_type": "nf4", "compress_statistics": True}
+    for path in linear_layers(model):
+        parent, _, name = path.rpartition(".")
+        old = model.get_submodule(path)
+        new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=False, **options)
+        new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, **options)
+        new.bias = old.bias
+        setattr(model.get_submodule(parent), name, new.to("cpu"))
+    setattr(model, "is_loaded_in_4bit", True)  # noqa: B010  # what peft goes by
+    return model
+
+
+def step_of(
+    model: nn.Module,
+    batch: object,
+    optimizer: torch.optim.Optimizer,
+    case: Case,
+    autocast: torch.dtype | None = None,
+) -> Callable[[], None]:
+    options = StepOptions(loss=case.loss, autocast=autocast)
+    return functools.partial(plain_step, model, batch, optimizer, options)
+
+
+@named(*SEVERAL)
+def test_the_predicted_peak_of_bf16_holds(case: Case) -> None:
+    model, batch = made(case)
+    predicted = Bfloat16Autocast().predict(profiled(model, batch, case))
+    optimizer = torch.optim.AdamW(model.parameters())
+    step = step_of(model, batch, optimizer, case, torch.bfloat16)
+    peak = measured(model, batch, optimizer, step)
+    assert predicted.peak == pytest.approx(peak, rel=0.05)
+
+
+@named(*SEVERAL, "mixtral", "densenet", "gnn")
+def test_the_predicted_peak_of_zeroth_order_holds(case: Case) -> None:
+    model, batch = made(case)
+    predicted = ZerothOrder().predict(profiled(model, batch, case))
+
+    def step() -> None:
+        with torch.no_grad():
+            for _ in range(2):
+                forward_loss(model, batch, StepOptions(loss=case.loss))
+
+    assert predicted.peak == pytest.approx(measured(model, batch, None, step), rel=0.05)
+
+
+@bases
+@named(*ADAPTED)
+def test_the_predicted_peak_of_lora_holds(case: Case, dtype: torch.dtype) -> None:
+    model, batch = made(case, dtype)
+    predicted = Lora(RANK).predict(profiled(model, batch, case))
+    adapted = with_lora(model)
+    optimizer = torch.optim.AdamW(trained(adapted))
+    peak = measured(adapted, batch, optimizer, step_of(adapted, batch, optimizer, case))
+    assert predicted.peak == pytest.approx(peak, rel=0.05)
+
+
+@bases
+@named(*QUANTISED)
+def test_the_predicted_peak_of_a_4_bit_base_holds(case: Case, dtype: torch.dtype) -> None:
+    model, batch = made(case, dtype)
+    predicted = Nf4Base(RANK).predict(profiled(model, batch, case))
+    adapted = with_lora(in_4_bits(model))
+    optimizer = torch.optim.AdamW(trained(adapted))
+    peak = measured(adapted, batch, optimizer, step_of(adapted, batch, optimizer, case))
+    assert predicted.peak == pytest.approx(peak, rel=0.05)
+
+
+@named(*SEVERAL, "llama")
+def test_the_predicted_peak_of_8_bit_state_holds(case: Case) -> None:
+    bnb = pytest.importorskip("bitsandbytes")
+    model, batch = made(case)
+    predicted = Adam8bit().predict(profiled(model, batch, case))
+    optimizer = bnb.optim.AdamW8bit(model.parameters())
+    peak = measured(model, batch, optimizer, step_of(model, batch, optimizer, case))
+    assert predicted.peak == pytest.approx(peak, rel=0.05)
+
+
+def around(prof: Profile) -> list[Technique]:
+    """Return the exact changes of forward and backward, each at its strongest."""
+    found: list[Technique] = []
+    for cls in technique_classes():
+        if not cls.reported and cls.slot not in (Slot.STEP, Slot.PARALLEL):
+            found += [t for t in cls.propose(prof) if not t.refuse(prof)][-1:]
+    return sorted(found, key=lambda t: t.slot)
+
+
+@pytest.mark.parametrize("technique", [Lora(RANK), Nf4Base(RANK), Adam8bit()], ids=lambda t: t.name)
+@named("llama")
+def test_the_predicted_peak_holds_with_exact_changes_around(
+    case: Case, technique: Technique
+) -> None:
+    model, batch = made(case)
+    plain = profiled(model, batch, case)
+    exact = around(plain)
+    assert len(exact) == 2
+    predicted = plain
+    for each in sorted((technique, *exact), key=lambda t: t.slot):
+        assert each is technique or not each.refuse(predicted)
+        predicted = each.predict(predicted)
+    if not isinstance(technique, Adam8bit):
+        model = with_lora(in_4_bits(model) if isinstance(technique, Nf4Base) else model)
+    for each in exact:
+        each.apply(model)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(trained(model))
+    if isinstance(technique, Adam8bit):
+        optimizer = pytest.importorskip("bitsandbytes").optim.AdamW8bit(model.parameters())
+    peak = measured(model, batch, optimizer, step_of(model, batch, optimizer, case))
+    assert predicted.peak == pytest.approx(peak, rel=0.05)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from shoestring.core.profile import Profile
-    from shoestring.planner.profiling import MakeOptimizer
+    from shoestring.planner.tracing import MakeOptimizer
 
 OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "none"]
 

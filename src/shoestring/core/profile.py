@@ -98,8 +98,8 @@ class Profile:
         machine: the machine it is priced for.
         assumptions: what had to be assumed, in sentences.
         fidelity: of the techniques that this profile contains.
-        retrace: traces the plain step again with other rows or another autocast dtype;
-            None where it cannot be traced again.
+        retrace: traces the step again, changed as its keywords say
+            (`shoestring.planner.tracing.Retracer`); None where it cannot be traced again.
         weighting: finds on real data what the losses of micro-batches are weighted by; None
             where there are no data.
     """

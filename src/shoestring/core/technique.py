@@ -43,6 +43,8 @@ class Technique(abc.ABC):
     slot: ClassVar[Slot]
     reported: ClassVar[bool] = False
     """Reported with its prediction; never part of a plan."""
+    alone: ClassVar[bool] = False
+    """Where it is reported, by itself and not with the exact changes that go with it."""
 
     @abc.abstractmethod
     def fidelity(self, profile: Profile) -> Fidelity:

@@ -109,7 +109,8 @@ class Block:
     Attributes:
         path: its dotted path.
         forward: first operation of its forward and one past the last.
-        backward: first operation of its backward and one past the last.
+        backward: first operation of its backward and one past the last; nothing at the end of
+            a step that is a forward alone.
     """
 
     path: str

@@ -87,6 +87,27 @@ READ_SCALAR = torch.ops.aten._local_scalar_dense.default
 """The operator behind ``tensor.item()``."""
 
 
+GROUPED_PRODUCT = torch.ops.aten._grouped_mm.default
+"""The operator of mixtures of experts. Its fake form knows bfloat16 alone, its kernels more."""
+
+
+def fake_grouped_product(*args: object, **kwargs: object) -> torch.Tensor:
+    """Return the fake result of `GROUPED_PRODUCT` on floats of any width.
+
+    Args:
+        args: of the operator; fake tensors.
+        kwargs: of the operator.
+    """
+    first = args[0]
+    assert isinstance(first, torch.Tensor)
+    narrow = [
+        t.bfloat16() if isinstance(t, torch.Tensor) and t.is_floating_point() else t for t in args
+    ]
+    options = {k: v for k, v in kwargs.items() if not isinstance(v, torch.dtype)}
+    result: torch.Tensor = GROUPED_PRODUCT(*narrow, **options)
+    return torch.empty_strided(result.shape, result.stride(), dtype=first.dtype, device="cpu")
+
+
 def sequence_number() -> int:
     """Return the number that the next autograd node will get."""
     return int(torch._C._autograd._get_sequence_nr())

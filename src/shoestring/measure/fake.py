@@ -104,17 +104,24 @@ class Faker:
                 .detach()
             )
 
-    def deepcopy(self, thing: object, tensors: Iterable[torch.Tensor]) -> object:
+    def deepcopy(
+        self,
+        thing: object,
+        tensors: Iterable[torch.Tensor],
+        without: Iterable[nn.Module] = (),
+    ) -> object:
         """Return a deep copy in which tensors are replaced by their twins.
 
         Args:
             thing: a model or an optimizer.
             tensors: every tensor it holds.
+            without: modules that are not needed in the copy and replaced by empty ones.
 
         Raises:
             RefusedError: the thing holds something that cannot be copied.
         """
-        memo: dict[int, object] = {id(t): self.tensor(t) for t in tensors}
+        memo: dict[int, object] = {id(module): nn.Module() for module in without}
+        memo |= {id(t): self.tensor(t) for t in tensors}
         try:
             return copy.deepcopy(thing, memo)
         except (TypeError, AttributeError, RuntimeError) as error:
@@ -173,13 +180,17 @@ def tensors_in(tree: object, depth: int = 6) -> Iterator[torch.Tensor]:
             yield from tensors_in(value, depth - 1)
 
 
-def model_tensors(model: nn.Module) -> Iterator[torch.Tensor]:
+def model_tensors(model: nn.Module, without: Iterable[nn.Module] = ()) -> Iterator[torch.Tensor]:
     """Yield every tensor a model holds: parameters, buffers, and plain attributes.
 
     Args:
         model: the model.
+        without: modules that are passed over.
     """
+    left_out = {id(part) for module in without for part in module.modules()}
     for module in model.modules():
+        if id(module) in left_out:
+            continue
         for name, value in vars(module).items():
             if name != "_modules":
                 yield from tensors_in(value)

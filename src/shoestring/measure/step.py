@@ -36,6 +36,7 @@ class StepOptions:
         accumulate: micro-batches in a step.
         set_to_none: free the gradients between steps.
         custom: the user's own function of one whole step.
+        backward: whether anything follows the forward, which else runs without gradients.
     """
 
     loss: Loss | None = None
@@ -44,6 +45,7 @@ class StepOptions:
     accumulate: int = 1
     set_to_none: bool = True
     custom: CustomStep | None = None
+    backward: bool = True
 
     @property
     def keeps_gradients(self) -> bool:
@@ -87,7 +89,7 @@ def scalar_loss(
         raise InputError(
             "the loss is not a tensor with one element.", hint="return a mean or a sum from loss=."
         )
-    if not value.requires_grad:
+    if torch.is_grad_enabled() and not value.requires_grad:
         raise InputError(
             "the loss depends on no trainable parameter.", hint="unfreeze one, or check loss=."
         )
@@ -101,7 +103,7 @@ def _own_loss(output: object) -> tuple[torch.Tensor, bool]:
     if isinstance(output, torch.Tensor) and output.numel() == 1:
         return output, False
     found = [t for t in tensors_in(_fields(output)) if t.is_floating_point() or t.is_complex()]
-    found = [t for t in found if t.requires_grad and t.numel()]
+    found = [t for t in found if t.numel() and (t.requires_grad or not torch.is_grad_enabled())]
     if not found:
         raise InputError(
             f"no loss can be taken of an output of class {type(output).__name__}.",
@@ -256,6 +258,9 @@ def _standard(
             if parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
                 tracer.register(parameter.grad, Kind.GRADIENT, path)
+    if not options.backward:
+        with tracer, torch.no_grad():
+            return forward_loss(model, batch, options)[1]
     with tracer:
         loss, mean = forward_loss(model, batch, options)
         tracer.phase = Phase.BACKWARD
@@ -304,12 +309,19 @@ def _register_state(
 
 @contextlib.contextmanager
 def _young_garbage_only() -> Iterator[None]:
-    """Let the collector walk only what the step makes, not all that was imported before."""
+    """Let the collector walk only what the step makes, not all that was imported before.
+
+    It runs even where it was switched off: what it frees, it frees in the user's step too.
+    """
+    enabled = gc.isenabled()
+    gc.enable()
     gc.freeze()
     try:
         yield
     finally:
         gc.unfreeze()
+        if not enabled:
+            gc.disable()
 
 
 @contextlib.contextmanager

@@ -17,10 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from shoestring.core.trace import ALWAYS, Block, Kind, Op, Phase, Storage, Trace
 from shoestring.measure._torch import (
+    GROUPED_PRODUCT,
     READ_DEVICE,
     READ_SCALAR,
+    FakeTensor,
     current_node,
     device_of,
+    fake_grouped_product,
     is_view,
     node_number,
     schema,
@@ -178,7 +181,10 @@ class Tracer(TorchDispatchMode):
             answer = self._scalar(args[0])
             if answer is not None:
                 return answer
-        result = func(*args, **options)
+        if func is GROUPED_PRODUCT and isinstance(args[0], FakeTensor):
+            result: object = fake_grouped_product(*args, **options)
+        else:
+            result = func(*args, **options)
         if not self.paused:
             self._note(func, args, options, result)
         return result
@@ -379,9 +385,12 @@ class Tracer(TorchDispatchMode):
                 first, _ = backwards.get(op.source, (index, index))
                 backwards[op.source] = (first, index)
         blocks = []
+        forward_alone = all(op.phase is Phase.FORWARD for op in ops)
         for path, start, stop in self._calls:
             spans = [backwards[i] for i in range(start, stop) if i in backwards]
-            if spans:
+            if forward_alone and start < stop:
+                blocks.append(Block(path, (start, stop), (len(ops), len(ops))))
+            elif spans:
                 first, last = min(s[0] for s in spans), max(s[1] for s in spans) + 1
                 blocks.append(Block(path, (start, stop), (first, last)))
         return tuple(blocks)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
 
 from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.profile import Profile
-from shoestring.core.trace import Phase
+from shoestring.core.trace import Phase, Trace
 from shoestring.measure.fake import Batch, map_tensors, tensors_in
 
 
@@ -78,23 +79,37 @@ def with_row_sizes(prof: Profile) -> Profile:
         raise RefusedError(
             "the profile cannot be traced again.", hint="profile the model in this process."
         )
-    rows = trace.rows // 2 or 2
-    other = prof.retrace(rows=rows, optimizer=False)
-    shared = len(other.ops)
+    first = sized_by_row(trace, prof.retrace(rows=half_of(trace.rows), optimizer=False))
+    return dataclasses.replace(prof, traces=(first, *prof.traces[1:]))
+
+
+def half_of(rows: int) -> int:
+    """Return another number of rows to learn from how sizes depend on them.
+
+    Args:
+        rows: of a batch.
+    """
+    return rows // 2 or 2
+
+
+def sized_by_row(trace: Trace, other: Trace) -> Trace:
+    """Return a trace with each storage's bytes per row, from the same step at other rows.
+
+    Args:
+        trace: one step.
+        other: the step with other rows; it may lack the optimizer's part.
+
+    Raises:
+        RefusedError: the step does other things there.
+    """
     same = all(a.name == b.name for a, b in zip(trace.ops, other.ops, strict=False))
-    if not same or any(op.phase is not Phase.OPTIMIZER for op in trace.ops[shared:]):
+    if not same or any(op.phase is not Phase.OPTIMIZER for op in trace.ops[len(other.ops) :]):
         raise RefusedError(
             "the step does other things at another batch size.", hint="profile that size itself."
         )
     # The optimizer's storages come last, and do not depend on the batch.
-    storages = tuple(
-        dataclasses.replace(
-            storage,
-            per_row=(storage.nbytes - other.storages[i].nbytes) / (trace.rows - rows)
-            if i < len(other.storages)
-            else 0.0,
-        )
-        for i, storage in enumerate(trace.storages)
-    )
-    first = dataclasses.replace(trace, storages=storages)
-    return dataclasses.replace(prof, traces=(first, *prof.traces[1:]))
+    storages = [copy.copy(storage) for storage in trace.storages]
+    for i, storage in enumerate(storages):
+        small = other.storages[i].nbytes if i < len(other.storages) else storage.nbytes
+        storage.per_row = (storage.nbytes - small) / (trace.rows - other.rows)
+    return dataclasses.replace(trace, storages=tuple(storages))

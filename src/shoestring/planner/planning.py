@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from shoestring.core.budget import Budget
 from shoestring.core.errors import InfeasibleError, InputError, RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
-from shoestring.core.technique import Technique
+from shoestring.core.technique import Slot, Technique
 from shoestring.core.trace import Kind, Phase
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.measure.machines import free_memory
@@ -158,17 +159,23 @@ def _rows(
     rows = [_row(c, limits, chosen, largest) for c in piled]
     if chosen.techniques not in {c.techniques for c in piled}:
         rows.append(_row(chosen, limits, chosen, largest))
-    smallest = min(piled, key=lambda c: c.profile.footprint).profile
-    for cls in classes:
-        if not cls.reported:
-            continue
-        alone = cls.name in ("zeroth-order", "bf16")
-        base = options.profile if alone else smallest
-        for technique in cls.propose(base):
-            label = technique.describe() if alone else f"... + {technique.describe()}"
-            candidate = Candidate((technique,), technique.predict(base), added=label)
-            rows.append(_row(candidate, limits, chosen, largest))
+    smallest = min(piled, key=lambda c: c.profile.footprint).techniques
+    for cls in sorted((cls for cls in classes if cls.reported), key=lambda cls: cls.alone):
+        for technique in cls.propose(options.profile):
+            with contextlib.suppress(RefusedError):
+                candidate = _reported(technique, options.profile, smallest)
+                rows.append(_row(candidate, limits, chosen, largest))
     return tuple(rows)
+
+
+def _reported(technique: Technique, prof: Profile, exact: Sequence[Technique]) -> Candidate:
+    """Predict what is only reported, with the exact changes of forward and backward around it."""
+    others = [] if technique.alone else [t for t in exact if t.slot is not Slot.STEP]
+    for each in sorted((technique, *others), key=lambda t: t.slot):
+        if each is technique or not each.refuse(prof):
+            prof = each.predict(prof)
+    label = technique.describe() if technique.alone else f"... + {technique.describe()}"
+    return Candidate((technique,), prof, added=label)
 
 
 def _row(candidate: Candidate, limits: Limits, chosen: Candidate, largest: bool) -> Row:

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import functools
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from shoestring.activations.micro_batches import couplings, find_weighting
-from shoestring.core.errors import AssumptionWarning, InputError, ShoestringError
+from shoestring.core.errors import AssumptionWarning, InputError
 from shoestring.core.machine import Machine
 from shoestring.core.profile import Profile, Step
-from shoestring.core.trace import Phase, Trace
-from shoestring.measure._torch import DATA_DEPENDENT, FakeTensor
-from shoestring.measure.fake import (
-    Batch,
-    Faker,
-    fake_mode,
-    model_tensors,
-    optimizer_tensors,
-    tensors_in,
-)
+from shoestring.core.trace import Phase
+from shoestring.measure.fake import Batch
 from shoestring.measure.machines import load_machine
-from shoestring.measure.rng import rng_untouched
-from shoestring.measure.step import MEAN_NOTE, CustomStep, Loss, StepOptions, Traced, trace_step
-from shoestring.measure.workspace import WorkspaceProbe
-from shoestring.planner.batches import describe_batch, resize, rows_of
-
-MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
+from shoestring.measure.step import MEAN_NOTE, CustomStep, Loss, StepOptions
+from shoestring.planner.batches import describe_batch, rows_of
+from shoestring.planner.tracing import MakeOptimizer, Retracer, Run, have_data, trace_model
 
 
 def profile(
@@ -88,38 +74,24 @@ def profile(
     options = StepOptions(loss, autocast, clip_norm, accumulate, set_to_none, step)
     _check(model, batch, options)
     sheet = load_machine(machine)
-    tracing = functools.partial(_trace, model, optimizer, sheet)
-    first = tracing(batch, options)
-    others = [tracing(other, options).traced.trace for other in other_batches]
-    if MEAN_NOTE in first.traced.assumptions:
+    runs = [trace_model(model, each, optimizer, options, sheet) for each in (batch, *other_batches)]
+    if MEAN_NOTE in runs[0].assumptions:
         warnings.warn(MEAN_NOTE + "; pass loss= to be exact.", AssumptionWarning, stacklevel=2)
-
-    def retrace(
-        *,
-        rows: int | None = None,
-        autocast: torch.dtype | None = None,
-        optimizer: bool = True,
-    ) -> Trace:
-        other = batch if rows is None else resize(batch, rows)
-        changed = dataclasses.replace(options, autocast=autocast or options.autocast)
-        again = tracing if optimizer else functools.partial(_trace, model, None, sheet)
-        return again(other, changed).traced.trace
-
+    traces = tuple(run.trace for run in runs)
     return Profile(
-        step=_describe(model, batch, options, first),
-        traces=(first.traced.trace, *others),
+        step=_describe(model, batch, options, runs[0]),
+        traces=traces,
         machine=sheet,
-        assumptions=first.traced.assumptions,
-        retrace=retrace,
+        assumptions=runs[0].assumptions,
+        retrace=Retracer(model, (batch, *other_batches), optimizer, options, sheet, traces),
         weighting=_weighting(model, batch, loss),
     )
 
 
 def _weighting(model: nn.Module, batch: Batch, loss: Loss | None) -> Callable[[], str] | None:
-    tensors = [*model_tensors(model), *tensors_in(batch)]
-    if any(t.is_meta or isinstance(t, FakeTensor) for t in tensors):
-        return None
-    return functools.partial(find_weighting, model, batch, loss)
+    return (
+        functools.partial(find_weighting, model, batch, loss) if have_data(model, batch) else None
+    )
 
 
 def _check(model: nn.Module, batch: Batch, options: StepOptions) -> None:
@@ -138,98 +110,7 @@ def _check(model: nn.Module, batch: Batch, options: StepOptions) -> None:
         )
 
 
-def _trace(
-    model: nn.Module,
-    optimizer: MakeOptimizer | torch.optim.Optimizer | None,
-    sheet: Machine,
-    batch: Batch,
-    options: StepOptions,
-) -> _Run:
-    with rng_untouched():
-        try:
-            return _attempt(model, optimizer, sheet, batch, options, real=False)
-        except DATA_DEPENDENT:
-            run = _attempt(model, optimizer, sheet, batch, options, real=True)
-    note = "the step depends on data: it was traced once on a real copy with this batch"
-    traced = dataclasses.replace(run.traced, assumptions=(note, *run.traced.assumptions))
-    return dataclasses.replace(run, traced=traced, fake=False)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Run:
-    """One traced step, and the optimizer that was built for it."""
-
-    traced: Traced
-    optimizer: torch.optim.Optimizer | None
-    fake: bool = True
-
-
-def _attempt(
-    model: nn.Module,
-    optimizer: MakeOptimizer | torch.optim.Optimizer | None,
-    sheet: Machine,
-    batch: Batch,
-    options: StepOptions,
-    *,
-    real: bool,
-) -> _Run:
-    mode = fake_mode()
-    faker = Faker(mode, real=real)
-    probe = WorkspaceProbe() if sheet.device == "cpu" and sheet.name == "this" else None
-    twin = faker.deepcopy(model, model_tensors(model))
-    assert isinstance(twin, nn.Module)
-    shapes = faker.batch(batch)
-    with contextlib.nullcontext() if real else mode:
-        copied = _twin_optimizer(optimizer, twin, faker, sheet)
-    try:
-        traced = trace_step(
-            twin,
-            shapes,
-            copied,
-            options,
-            machine=sheet,
-            rows=rows_of(batch),
-            mode=None if real else mode,
-            probe=probe,
-        )
-    except (ShoestringError, *DATA_DEPENDENT):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        raise InputError(
-            f"the step raised {type(error).__name__}: {text}",
-            hint="check that model(batch) runs: a dict is passed by keywords, a tuple by position.",
-        ) from error
-    return _Run(traced, copied)
-
-
-def _twin_optimizer(
-    optimizer: MakeOptimizer | torch.optim.Optimizer | None,
-    twin: nn.Module,
-    faker: Faker,
-    sheet: Machine,
-) -> torch.optim.Optimizer | None:
-    if optimizer is None:
-        return None
-    if isinstance(optimizer, torch.optim.Optimizer):
-        copied = faker.deepcopy(optimizer, optimizer_tensors(optimizer))
-    else:
-        trained = [p for p in twin.parameters() if p.requires_grad]
-        if not trained:
-            raise InputError("no parameter of the model is trained.", hint="unfreeze some of them.")
-        copied = optimizer(trained)
-    if not isinstance(copied, torch.optim.Optimizer):
-        raise InputError(
-            f"optimizer= gave a {type(copied).__name__}, not a torch.optim.Optimizer.",
-            hint="pass a class, a functools.partial of one, or an instance.",
-        )
-    for group in copied.param_groups:
-        if sheet.foreach and group.get("foreach", 0) is None and not group.get("fused"):
-            group["foreach"] = True
-    return copied
-
-
-def _describe(model: nn.Module, batch: Batch, options: StepOptions, run: _Run) -> Step:
+def _describe(model: nn.Module, batch: Batch, options: StepOptions, run: Run) -> Step:
     parameters = list(model.parameters())
     optimizer = run.optimizer
     kind = type(optimizer)
@@ -251,7 +132,7 @@ def _describe(model: nn.Module, batch: Batch, options: StepOptions, run: _Run) -
         fake=run.fake,
         fingerprint=fingerprint(model),
         couplings=couplings(model),
-        blocks_checkpointed=any(op.phase is Phase.RECOMPUTE for op in run.traced.trace.ops),
+        blocks_checkpointed=any(op.phase is Phase.RECOMPUTE for op in run.trace.ops),
     )
 
 

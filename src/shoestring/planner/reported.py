@@ -6,17 +6,22 @@ whose budget cannot be met exactly must see what each would reach.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
+from torch import nn
 
 from shoestring.core.edit import Editor
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
-from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace, last_use
+from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace
+from shoestring.planner.adapters import add_adapters
 
 _MATMULS = ("aten.mm.", "aten.addmm.", "aten.bmm.", "aten.baddbmm.")
 
@@ -42,6 +47,7 @@ class Bfloat16Autocast(_Reported):
     """
 
     name: ClassVar[str] = "bf16"
+    alone: ClassVar[bool] = True
 
     def fidelity(self, profile: Profile) -> Fidelity:
         """Other rounding, so approximate."""
@@ -51,7 +57,7 @@ class Bfloat16Autocast(_Reported):
         """Refuse where the step is in low precision already or cannot be traced again."""
         if profile.step.autocast or profile.step.custom:
             return "the step has its own precision."
-        if profile.retrace is None or profile.fidelity is not Fidelity.EXACT:
+        if profile.retrace is None:
             return "the profile cannot be traced again."
         low = sum(op.flops for op in profile.trace.ops if op.dtype in ("bfloat16", "float16"))
         if low > 0.9 * profile.flops:
@@ -61,22 +67,55 @@ class Bfloat16Autocast(_Reported):
     def predict(self, profile: Profile) -> Profile:
         """Trace the step again under autocast."""
         assert profile.retrace is not None
-        trace = profile.retrace(autocast=torch.bfloat16)
-        return dataclasses.replace(
-            profile, traces=(trace,), fidelity=Fidelity.APPROXIMATE, retrace=None
-        )
+        retrace = functools.partial(profile.retrace, autocast=torch.bfloat16)
+        return _retraced(profile, retrace, Fidelity.APPROXIMATE)
 
     def describe(self) -> str:
         """Return the change in a few words."""
         return "bf16 autocast"
 
 
-@dataclasses.dataclass(frozen=True)
-class Lora(_Reported):
-    """Frozen weights with low-rank adapters on the blocks' matrix products.
+class _Adapters(_Reported):
+    """Adapters over a frozen base: the adapted twin is traced.
 
-    Weight W [n, m] stays; A [r, m] and B [n, r] learn: y = W x + B A x. The input of every
-    adapted product is still kept for A's gradient.
+    The optimizer's state grows with the adapters as it did with the weights.
+    """
+
+    def fidelity(self, profile: Profile) -> Fidelity:
+        """Another model is trained."""
+        return Fidelity.RETRAIN
+
+    def refuse(self, profile: Profile) -> str:
+        """Refuse where no block holds a matrix product with a weight."""
+        if profile.step.custom:
+            return "the step is the user's own."
+        if profile.retrace is None:
+            return "the profile cannot be traced again."
+        return "" if _has_products(profile.trace) else "no block holds a product with a weight."
+
+    @abc.abstractmethod
+    def adapt(self, model: nn.Module) -> None:
+        """Adapt a twin.
+
+        Args:
+            model: the twin; changed in place.
+        """
+
+    def predict(self, profile: Profile) -> Profile:
+        """Trace the adapted step, and add the adapters' part of the optimizer's step."""
+        assert profile.retrace is not None
+        retrace = functools.partial(
+            _with_optimizer, profile.trace, functools.partial(profile.retrace, change=self.adapt)
+        )
+        return _retraced(profile, retrace, Fidelity.RETRAIN)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora(_Adapters):
+    """Frozen weights with low-rank adapters on the linear layers of the blocks.
+
+    Weight W [n, m] stays; A [r, m] and B [n, r] learn: y = W x + B A x. Predicted as peft runs
+    it: adapters of a half-precision base are in float32, and keep its input in float32.
 
     Source: Hu et al., LoRA, 2021, section 4.1.
 
@@ -87,42 +126,13 @@ class Lora(_Reported):
     name: ClassVar[str] = "lora"
     rank: int = 16
 
-    def fidelity(self, profile: Profile) -> Fidelity:
-        """Another model is trained."""
-        return Fidelity.RETRAIN
+    def adapt(self, model: nn.Module) -> None:
+        """Adapt a twin.
 
-    def refuse(self, profile: Profile) -> str:
-        """Refuse where no block holds a matrix product with a weight."""
-        return "" if _adapted(profile.trace) else "no block holds a matrix product with a weight."
-
-    def predict(self, profile: Profile) -> Profile:
-        """Drop the gradients and the optimizer state of what is frozen; add the adapters'."""
-        traces = tuple(self._freeze(trace) for trace in profile.traces)
-        return dataclasses.replace(profile, traces=traces, fidelity=Fidelity.RETRAIN, retrace=None)
-
-    def _freeze(self, trace: Trace) -> Trace:
-        adapters = sum(_adapter_bytes(trace.storages[w], self.rank) for w in _adapted(trace))
-        trained = [s for s in trace.storages if s.kind is Kind.PARAMETER]
-        states = sum(s.nbytes for s in trace.storages if s.kind is Kind.OPTIMIZER)
-        share = states / max(sum(s.nbytes for s in trained), 1)
-        makers = {s.birth for s in trace.storages if s.kind is Kind.GRADIENT}
-        editor = Editor(trace)
-        for index, storage in enumerate(trace.storages):
-            if storage.kind in (Kind.GRADIENT, Kind.OPTIMIZER):
-                editor.storages[index] = dataclasses.replace(storage, nbytes=0, per_row=0.0)
-        for index, op in enumerate(trace.ops):
-            if op.phase is Phase.OPTIMIZER:
-                editor.drop(index)
-            elif index in makers:
-                idle = dataclasses.replace(op, flops=0, traffic=0, workspace=0, seconds=0.0)
-                editor.replace(index, idle)
-        for nbytes, kind in (
-            (adapters, Kind.PARAMETER),
-            (adapters, Kind.GRADIENT),
-            (round(adapters * share), Kind.OPTIMIZER),
-        ):
-            editor.add(Storage(nbytes, kind, ALWAYS, None, "adapters", 0.0))
-        return editor.trace()
+        Args:
+            model: the twin; changed in place.
+        """
+        add_adapters(model, self.rank)
 
     def describe(self) -> str:
         """Return the change in a few words."""
@@ -130,11 +140,11 @@ class Lora(_Reported):
 
 
 @dataclasses.dataclass(frozen=True)
-class Nf4Base(_Reported):
+class Nf4Base(_Adapters):
     """Adapters over a base in 4-bit NormalFloat, dequantised for each product.
 
     A weight takes 4 bits and a share of the scales: with blocks of 64 and double
-    quantisation 8/64 + 32/(64*256) = 0.127 bits more.
+    quantisation 8/64 + 32/(64*256) = 0.127 bits more. Predicted as peft and bitsandbytes run it.
 
     Source: Dettmers et al., QLoRA, 2023, section 3.
 
@@ -145,33 +155,13 @@ class Nf4Base(_Reported):
     name: ClassVar[str] = "nf4"
     rank: int = 16
 
-    def fidelity(self, profile: Profile) -> Fidelity:
-        """Another model is trained."""
-        return Fidelity.RETRAIN
+    def adapt(self, model: nn.Module) -> None:
+        """Quantise and adapt a twin.
 
-    def refuse(self, profile: Profile) -> str:
-        """Refuse where adapters are refused."""
-        return Lora(self.rank).refuse(profile)
-
-    def predict(self, profile: Profile) -> Profile:
-        """Predict adapters, shrink the adapted weights, and dequantise one at each use."""
-        adapted = Lora(self.rank).predict(profile)
-        traces = tuple(self._shrink(trace) for trace in adapted.traces)
-        return dataclasses.replace(adapted, traces=traces)
-
-    def _shrink(self, trace: Trace) -> Trace:
-        bits = 4 + 8 / 64 + 32 / (64 * 256)
-        weights = {w: trace.storages[w] for w in _adapted(trace)}
-        editor = Editor(trace)
-        for index, weight in weights.items():
-            small = round(weight.nbytes / weight.itemsize * bits / 8)
-            editor.storages[index] = dataclasses.replace(weight, nbytes=small)
-        for index, op in enumerate(trace.ops):
-            whole = [weights[s].nbytes for s in op.reads if s in weights]
-            if whole and op.flops:
-                space, traffic = op.workspace + max(whole), op.traffic + 2 * max(whole)
-                editor.replace(index, dataclasses.replace(op, workspace=space, traffic=traffic))
-        return editor.trace()
+        Args:
+            model: the twin; changed in place.
+        """
+        add_adapters(model, self.rank, nf4=True)
 
     def describe(self) -> str:
         """Return the change in a few words."""
@@ -182,10 +172,14 @@ class Nf4Base(_Reported):
 class Adam8bit(_Reported):
     """Optimizer state in 8 bits with a 32-bit scale for each block of 256.
 
+    The update is one kernel without temporaries. Parameters of fewer than 4096 elements keep
+    a state in float32.
+
     Source: Dettmers et al., 8-bit Optimizers via Block-wise Quantization, 2021.
     """
 
     name: ClassVar[str] = "adam8bit"
+    slot: ClassVar[Slot] = Slot.STEP
 
     def fidelity(self, profile: Profile) -> Fidelity:
         """Other updates, close to the plain ones."""
@@ -199,19 +193,9 @@ class Adam8bit(_Reported):
 
     def predict(self, profile: Profile) -> Profile:
         """Shrink the state of every parameter of at least 4096 elements."""
-
-        def shrink(trace: Trace) -> Trace:
-            storages = tuple(
-                dataclasses.replace(s, nbytes=round(s.nbytes / s.itemsize * (1 + 4 / 256)))
-                if s.kind is Kind.OPTIMIZER and s.nbytes >= 4096 * s.itemsize
-                else s
-                for s in trace.storages
-            )
-            return dataclasses.replace(trace, storages=storages)
-
         return dataclasses.replace(
             profile,
-            traces=tuple(shrink(trace) for trace in profile.traces),
+            traces=tuple(_in_8_bits(trace) for trace in profile.traces),
             fidelity=Fidelity.APPROXIMATE,
             retrace=None,
         )
@@ -231,6 +215,7 @@ class ZerothOrder(_Reported):
     """
 
     name: ClassVar[str] = "zeroth-order"
+    alone: ClassVar[bool] = True
 
     def fidelity(self, profile: Profile) -> Fidelity:
         """The slope is unbiased for a smoothed loss, and noisy."""
@@ -238,59 +223,100 @@ class ZerothOrder(_Reported):
 
     def refuse(self, profile: Profile) -> str:
         """Refuse where forward and backward cannot be told apart."""
-        return "the step is the user's own." if profile.step.custom else ""
+        if profile.step.custom:
+            return "the step is the user's own."
+        return "" if profile.retrace is not None else "the profile cannot be traced again."
 
     def predict(self, profile: Profile) -> Profile:
-        """Keep the forward alone, let every value die at its last use, and run it twice."""
-        return dataclasses.replace(
-            profile,
-            traces=tuple(_forward_twice(trace) for trace in profile.traces),
-            fidelity=Fidelity.UNBIASED,
-            retrace=None,
-        )
+        """Trace the forward alone, and run it twice."""
+        assert profile.retrace is not None
+        retrace = functools.partial(_forward_twice, profile.retrace)
+        return _retraced(profile, retrace, Fidelity.UNBIASED)
 
     def describe(self) -> str:
         """Return the change in a few words."""
         return "zeroth-order (two forward passes)"
 
 
-def _forward_twice(trace: Trace) -> Trace:
-    count = next((i for i, op in enumerate(trace.ops) if op.phase is not Phase.FORWARD), None)
-    count = len(trace.ops) if count is None else count
-    last = last_use(trace.ops, 0, count)
-    storages = []
-    for index, s in enumerate(trace.storages):
-        if s.kind in (Kind.GRADIENT, Kind.OPTIMIZER):
-            storages.append(dataclasses.replace(s, nbytes=0, birth=ALWAYS, death=None, per_row=0.0))
-        elif s.birth == ALWAYS:
-            storages.append(s)
-        elif s.birth >= count:
-            storages.append(dataclasses.replace(s, nbytes=0, birth=ALWAYS, death=None, per_row=0.0))
-        else:
-            end = s.death if s.death is not None and s.death < count else last.get(index, s.birth)
-            storages.append(dataclasses.replace(s, kind=Kind.TEMPORARY, death=max(end, s.birth)))
-    ops = tuple(
-        dataclasses.replace(op, flops=2 * op.flops, traffic=2 * op.traffic)
-        for op in trace.ops[:count]
+def _retraced(profile: Profile, retrace: Callable[..., Trace], fidelity: Fidelity) -> Profile:
+    """Return the profile of the changed step; bytes per row are known where they were."""
+    by_row = any(s.per_row is not None for s in profile.trace.storages)
+    traces = tuple(
+        retrace(which=which, by_row=by_row and which == 0) for which in range(len(profile.traces))
     )
+    return dataclasses.replace(profile, traces=traces, fidelity=fidelity, retrace=None)
+
+
+def _forward_twice(retrace: Callable[..., Trace], *, which: int, by_row: bool) -> Trace:
+    trace = retrace(which=which, by_row=by_row, optimizer=False, backward=False)
+    ops = [dataclasses.replace(op, flops=2 * op.flops, traffic=2 * op.traffic) for op in trace.ops]
     size = sum(s.nbytes for s in trace.storages if s.kind is Kind.PARAMETER)
     perturb = Op("perturb", Phase.OPTIMIZER, "", traffic=4 * 2 * size)
-    return Trace(
-        ops=(*ops, perturb), storages=tuple(storages), rows=trace.rows, blocks=(), accumulated={}
+    return dataclasses.replace(trace, ops=(*ops, perturb), blocks=())
+
+
+def _with_optimizer(
+    plain: Trace, retrace: Callable[..., Trace], *, which: int, by_row: bool
+) -> Trace:
+    trace = retrace(which=which, by_row=by_row, optimizer=False)
+    trained = sum(s.nbytes for s in trace.storages if s.kind is Kind.GRADIENT)
+    kinds = dict.fromkeys(Kind, 0)
+    for storage in plain.storages:
+        kinds[storage.kind] += storage.nbytes
+    share = trained / max(kinds[Kind.GRADIENT], 1)
+    last = [op for op in plain.ops if op.phase is Phase.OPTIMIZER]
+    if not last:
+        return trace
+    editor = Editor(trace)
+    state = editor.add(Storage(round(share * kinds[Kind.OPTIMIZER]), Kind.OPTIMIZER, ALWAYS, None))
+    step = Op(
+        "optimizer.step",
+        Phase.OPTIMIZER,
+        "",
+        reads=(state,),
+        writes=(state,),
+        workspace=round(share * _most_temporary(plain)),
+        traffic=round(share * sum(op.traffic for op in last)),
     )
+    at = editor.insert(len(trace.ops), step)
+    for index, storage in enumerate(trace.storages):
+        if storage.kind is Kind.GRADIENT:
+            editor.storages[index] = dataclasses.replace(storage, death=at)
+    return editor.trace()
 
 
-def _adapted(trace: Trace) -> list[int]:
-    """Return the weights that the blocks' matrix products read."""
-    found: dict[int, None] = {}
-    for block in trace.blocks:
-        for op in trace.ops[slice(*block.forward)]:
-            if op.name.startswith(_MATMULS):
-                weights = [s for s in op.reads if trace.storages[s].kind is Kind.PARAMETER]
-                weights = [s for s in weights if len(trace.storages[s].shape) == 2]
-                found.update(dict.fromkeys(weights))
-    return list(found)
+def _most_temporary(trace: Trace) -> int:
+    """Return the most bytes that the optimizer's step holds beside what is there anyway."""
+    steps = np.array([op.phase is Phase.OPTIMIZER for op in trace.ops])
+    spaces = np.array([op.workspace for op in trace.ops])
+    return int((trace.resident(lambda s: s.kind is Kind.TEMPORARY) + spaces)[steps].max())
 
 
-def _adapter_bytes(weight: Storage, rank: int) -> int:
-    return rank * sum(weight.shape) * weight.itemsize
+def _in_8_bits(trace: Trace) -> Trace:
+    states = {i for i, s in enumerate(trace.storages) if s.kind is Kind.OPTIMIZER}
+    updates = {i for i, op in enumerate(trace.ops) if not states.isdisjoint(op.reads)}
+    # What the plain update makes on the way lies between its first and last use of the state.
+    inside = range(min(updates), max(updates) + 1) if updates else range(0)
+    editor = Editor(trace)
+    for index, storage in enumerate(trace.storages):
+        if index in states and storage.nbytes >= 4096 * storage.itemsize:
+            small = round(storage.nbytes / storage.itemsize * (1 + 4 / 256))
+            editor.storages[index] = dataclasses.replace(storage, nbytes=small)
+        elif storage.birth in inside:
+            editor.storages[index] = dataclasses.replace(storage, nbytes=0)
+    for index in inside:
+        editor.replace(index, dataclasses.replace(trace.ops[index], workspace=0))
+    return editor.trace()
+
+
+def _has_products(trace: Trace) -> bool:
+    """Whether a block multiplies with a matrix of weights."""
+    return any(
+        op.name.startswith(_MATMULS)
+        and any(
+            trace.storages[s].kind is Kind.PARAMETER and len(trace.storages[s].shape) == 2
+            for s in op.reads
+        )
+        for block in trace.blocks
+        for op in trace.ops[slice(*block.forward)]
+    )

@@ -47,7 +47,10 @@ def plan_table(plan: Plan) -> str:
     for name, reason in plan.refused:
         lines += _wrap("not used: ", f"{name}: {reason}")
     if any(row.label.startswith(_PILED) for row in plan.rows):
-        lines += _wrap("...: ", "added to the row above them with the lowest peak")
+        lines += _wrap(
+            "...: ",
+            "with the exact changes of forward and backward above",
+        )
     if plan.predicted.footprint != plan.predicted.peak:
         lines += _wrap("peak: ", "what is allocated, with the card's context and reserve")
     if not plan.measured_on_machine:
