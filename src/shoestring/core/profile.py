@@ -10,10 +10,12 @@ from typing import Final
 
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.machine import Machine
+from shoestring.core.markup import Bar, paragraph, table
 from shoestring.core.trace import ALWAYS, Kind, Phase, Storage, Trace
 from shoestring.core.units import format_bytes, format_seconds
 
 SCHEMA: Final = "shoestring/profile/1"
+_SHOWN: Final = 12
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -235,6 +237,34 @@ class Profile:
         ]
         lines += [f"note: {sentence}" for sentence in self.assumptions]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the profile for a notebook."""
+        trace = self.widest
+        kinds = [(k.value, size) for k, size in trace.by_kind(trace.peak_index).items() if size]
+        rows = [
+            (name, format_bytes(size), f"{size / max(self.peak, 1):.0%}", Bar.of(size / self.peak))
+            for name, size in kinds
+        ]
+        step = self.step.optimizer.rpartition(".")[2] or "forward and backward"
+        caption = f"{self.step.model}, {step}: peak {format_bytes(self.peak)}"
+        modules = sorted(self.modules.values(), key=lambda c: -(c.parameters + c.saved))
+        costs = [
+            (
+                cost.path or "the whole model",
+                *(format_bytes(n) for n in (cost.parameters, cost.saved)),
+                f"{cost.flops / 1e9:,.1f}",
+            )
+            for cost in modules[:_SHOWN]
+        ]
+        head = ("module", "parameters", "saved activations", "GFLOP")
+        return "\n".join(
+            [
+                table(caption, ("held", "bytes", "share", ""), rows),
+                table("where it is", head, costs),
+                *(paragraph(f"note: {sentence}") for sentence in self.assumptions),
+            ]
+        )
 
     def to_json(self) -> str:
         """Return the profile's figures as JSON text with a schema name."""

@@ -20,7 +20,7 @@ from shoestring.measure.fake import Batch
 from shoestring.measure.step import Loss
 from shoestring.planner.figures import Figures, Row
 from shoestring.planner.plan_file import plan_from_data
-from shoestring.planner.tables import plan_table
+from shoestring.planner.tables import plan_html, plan_table
 from shoestring.planner.verify import Check, verify
 
 SCHEMA: Final = "shoestring/plan/1"
@@ -212,6 +212,10 @@ class Plan:
 
     def __str__(self) -> str:
         return self.table()
+
+    def _repr_html_(self) -> str:
+        """Return the plan for a notebook."""
+        return plan_html(self)
 
     def to_json(self) -> str:
         """Return the plan as JSON text with a schema name."""

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from shoestring.core.markup import paragraph, table
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.planner.figures import Row
 
@@ -47,10 +48,7 @@ def plan_table(plan: Plan) -> str:
     for name, reason in plan.refused:
         lines += _wrap("not used: ", f"{name}: {reason}")
     if any(row.label.startswith(_PILED) for row in plan.rows):
-        lines += _wrap(
-            "...: ",
-            "with the exact changes of forward and backward above",
-        )
+        lines += _wrap("...: ", "with the exact changes of forward and backward above")
     if plan.predicted.footprint != plan.predicted.peak:
         lines += _wrap("peak: ", "what is allocated, with the card's context and reserve")
     if not plan.measured_on_machine:
@@ -75,6 +73,11 @@ def rows_table(rows: Sequence[Row]) -> list[str]:
     Args:
         rows: of a plan.
     """
+    head, body = _cells(rows)
+    return _aligned(head, body, [row.planned for row in rows])
+
+
+def _cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     with_batch = any(row.largest_batch is not None for row in rows)
     head = ["", "peak", "step time", "gradients", "fits"] + ["largest batch"] * with_batch
     body = []
@@ -89,7 +92,21 @@ def rows_table(rows: Sequence[Row]) -> list[str]:
         if with_batch:
             cells.append("-" if row.largest_batch is None else str(row.largest_batch))
         body.append(cells)
-    return _aligned(head, body, [row.planned for row in rows])
+    return head, body
+
+
+def plan_html(plan: Plan) -> str:
+    """Return a plan as HTML for a notebook; the plan's own row is in bold.
+
+    Args:
+        plan: the plan.
+    """
+    head, body = _cells(plan.rows)
+    marked = next((i for i, row in enumerate(plan.rows) if row.planned), None)
+    notes = [f"not used: {name}: {reason}" for name, reason in plan.refused]
+    return "\n".join(
+        [table(" ".join(_heading(plan)), head, body, marked=marked), *map(paragraph, notes)]
+    )
 
 
 def matrix(plans: Sequence[Plan]) -> str:
