@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from shoestring import activations as activations
     from shoestring import core as core
+    from shoestring import integrations as integrations
     from shoestring import measure as measure
     from shoestring import optim as optim
     from shoestring import planner as planner
+    from shoestring import report as report
     from shoestring import testing as testing
     from shoestring.catalog import cite as cite
     from shoestring.core.budget import Budget as Budget
@@ -38,7 +40,16 @@ __all__ = [
     "profile",
 ]
 
-_ROOMS: Final = ("activations", "core", "measure", "optim", "planner", "testing")
+_ROOMS: Final = (
+    "activations",
+    "core",
+    "integrations",
+    "measure",
+    "optim",
+    "planner",
+    "report",
+    "testing",
+)
 
 
 def __getattr__(name: str) -> object:

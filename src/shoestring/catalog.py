@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 from typing import Final, Literal
 
-Kind = Literal["technique", "verb", "record", "optimizer"]
+Kind = Literal["technique", "verb", "record", "optimizer", "integration"]
 
 _SOFTWARE: Final = """\
 @software{shoestring,
@@ -224,6 +224,12 @@ _ROWS: Final = (
         path="shoestring.core.machine:Machine",
         kind="record",
         summary="a machine's data sheet",
+    ),
+    Row(
+        name="PlannedTrainer",
+        path="shoestring.integrations.transformers:PlannedTrainer",
+        kind="integration",
+        summary="Hugging Face's Trainer, each step run by a plan, checkpoints whole or absent",
     ),
     Row(
         name="block-checkpointing",

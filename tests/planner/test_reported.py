@@ -213,3 +213,11 @@ def test_the_predicted_peak_holds_with_exact_changes_around(
         optimizer = pytest.importorskip("bitsandbytes").optim.AdamW8bit(model.parameters())
     peak = measured(model, batch, optimizer, step_of(model, batch, optimizer, case))
     assert predicted.peak == pytest.approx(peak, rel=0.05)
+
+
+def test_adapters_are_not_offered_on_adapters() -> None:
+    model, batch = made(next(case for case in ZOO if case.name == "llama"))
+    case = next(case for case in ZOO if case.name == "llama")
+    prof = profiled(with_lora(model), batch, case)
+    assert "frozen already" in Lora(RANK).refuse(prof)
+    assert list(Nf4Base.propose(prof)) == []

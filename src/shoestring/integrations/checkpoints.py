@@ -173,10 +173,11 @@ def _to_disk(path: Path) -> None:
 
 def _is_of_disk(error: Exception) -> bool:
     words = str(error).lower()
-    signs = ("no space", "disk quota", "file write failed", "writing file", "file too large")
+    signs = ("no space", "disk quota", "file write failed", "file too large", "unexpected pos")
     return isinstance(error, OSError) or any(sign in words for sign in signs)
 
 
 def _reason(error: Exception) -> str:
-    found = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
-    return str(found).lower()[:120]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "the disk takes no more"

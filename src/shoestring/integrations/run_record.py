@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,10 +13,12 @@ import transformers
 
 from shoestring.core.profile import Profile
 from shoestring.core.run_folder import Entry, Memory, RunFolder, Timeline
-from shoestring.core.trace import Kind, Trace
+from shoestring.core.trace import Kind, Storage, Trace
 
 _POINTS = 400
-_MODULES = 200
+_MODULES = 2000
+_CLOCKS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+_MOST_LOG = 300.0  # e to the power of more is no float
 
 
 def thinned(trace: Trace, *, most: int = _POINTS) -> Memory:
@@ -29,12 +33,16 @@ def thinned(trace: Trace, *, most: int = _POINTS) -> Memory:
     points = [a + int(total[a:b].argmax()) for a, b in itertools.pairwise(edges)]
     kinds = {}
     for kind in Kind:
-        sizes = trace.resident(lambda s, kind=kind: s.kind is kind)  # type: ignore[misc]
+        sizes = trace.resident(functools.partial(_is_of, kind))
         if kind is Kind.TEMPORARY:
             sizes = sizes + np.array([op.workspace for op in trace.ops] or [0])
         kinds[kind.value] = [int(sizes[i]) for i in points]
     phases = [trace.ops[i].phase.value if trace.ops else "forward" for i in points]
     return Memory(phases, kinds, trace.peak)
+
+
+def _is_of(kind: Kind, storage: Storage) -> bool:
+    return storage.kind is kind
 
 
 def timeline_of(plain: Profile, planned: Profile) -> Timeline:
@@ -53,6 +61,8 @@ def timeline_of(plain: Profile, planned: Profile) -> Timeline:
             "optimizer": cost.optimizer,
             "saved": cost.saved,
             "flops": cost.flops,
+            "forward_seconds": cost.forward_seconds,
+            "backward_seconds": cost.backward_seconds,
         }
         for cost in costs[:_MODULES]
     ]
@@ -109,12 +119,13 @@ class Recorder(transformers.TrainerCallback):
 
     def _entry(self, step: int, logs: Mapping[str, float]) -> Entry | None:
         if "eval_loss" in logs:
-            drop = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
             values = {
                 k.removeprefix("eval_"): float(v)
                 for k, v in logs.items()
-                if k.startswith("eval_") and k not in drop
+                if k.startswith("eval_") and k not in _CLOCKS
             }
+            if "accuracy" not in values:
+                values["perplexity"] = math.exp(min(values["loss"], _MOST_LOG))
             return Entry(step, "eval", values)
         if "loss" not in logs:
             return None

@@ -21,7 +21,7 @@ from shoestring.integrations.nonfinite import NotFiniteError, first_module, firs
 if TYPE_CHECKING:
     from shoestring.planner.plan import Plan
 
-Collate = Callable[[list[object]], dict[str, torch.Tensor]]
+Collate = Callable[..., dict[str, torch.Tensor]]
 
 
 class PlannedTrainer(transformers.Trainer):

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException as DataDe
 from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicOutputShape
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from shoestring.core.errors import InputError
 
@@ -85,6 +86,12 @@ def device_of(tensor: object) -> object:
 
 READ_SCALAR = torch.ops.aten._local_scalar_dense.default
 """The operator behind ``tensor.item()``."""
+
+
+def without_modes() -> contextlib.AbstractContextManager[object]:
+    """Return a context in which no dispatch mode is active, that of fake tensors included."""
+    found: contextlib.AbstractContextManager[object] = _disable_current_modes()
+    return found
 
 
 GROUPED_PRODUCT = torch.ops.aten._grouped_mm.default

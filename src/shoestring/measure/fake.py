@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from shoestring.core.errors import InputError, RefusedError
 from shoestring.measure._torch import FakeTensor, FakeTensorMode, storage_address
+from shoestring.measure.values import has_values
 
 Tree = TypeVar("Tree")
 Batch: TypeAlias = torch.Tensor | tuple[object, ...] | Mapping[str, object]
@@ -133,10 +134,15 @@ class Faker:
     def batch(self, batch: Batch) -> Batch:
         """Return the twin of a batch: tensors, tuples, lists and dicts of them.
 
+        Small integers keep their values, as models look at masks and positions.
+
         Args:
             batch: one batch.
         """
-        return map_tensors(batch, self.tensor)
+        return map_tensors(batch, self._valued)
+
+    def _valued(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self._copy(tensor) if has_values(tensor) else self.tensor(tensor)
 
 
 def map_tensors(tree: Tree, change: Callable[[torch.Tensor], torch.Tensor]) -> Tree:

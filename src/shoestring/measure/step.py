@@ -218,7 +218,7 @@ def trace_step(
         mode: the fake tensors' mode; it ends with the step, since probes need real tensors.
         probe: measures what kernels hold beside their outputs; None for none.
     """
-    tracer = Tracer(probe=probe, assume_scalars=options.custom is None)
+    tracer = Tracer(probe=probe, assume_scalars=options.custom is None, faking=mode is not None)
     names = {id(p): path for path, p in model.named_parameters()}
     for path, parameter in model.named_parameters():
         tracer.register(parameter, Kind.PARAMETER, path)

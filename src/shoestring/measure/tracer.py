@@ -20,7 +20,6 @@ from shoestring.measure._torch import (
     GROUPED_PRODUCT,
     READ_DEVICE,
     READ_SCALAR,
-    FakeTensor,
     current_node,
     device_of,
     fake_grouped_product,
@@ -29,8 +28,10 @@ from shoestring.measure._torch import (
     schema,
     sequence_number,
     storage_address,
+    without_modes,
 )
 from shoestring.measure.flops import op_flops
+from shoestring.measure.values import runs_on_values
 from shoestring.measure.workspace import WorkspaceProbe
 
 _SCALARS = {bool: False, int: 1, float: 0.5}
@@ -72,15 +73,23 @@ class Tracer(TorchDispatchMode):
     Args:
         probe: notes operations whose kernels may hold memory of their own; None for none.
         assume_scalars: answer ``.item()`` with an assumed value in the optimizer's step.
+        faking: whether a mode of fake tensors is active below; small integers keep their values.
     """
 
-    def __init__(self, *, probe: WorkspaceProbe | None = None, assume_scalars: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        probe: WorkspaceProbe | None = None,
+        assume_scalars: bool = True,
+        faking: bool = False,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's has no annotations
         self.phase = Phase.FORWARD
         self.paused = False
         self.assumed: set[str] = set()
         self._probe = probe
         self._assume = assume_scalars
+        self._faking = faking
         self._storages: list[_Live] = []
         self._by_address: dict[int, int] = {}
         self._records: list[_Record] = []
@@ -181,13 +190,28 @@ class Tracer(TorchDispatchMode):
             answer = self._scalar(args[0])
             if answer is not None:
                 return answer
-        if func is GROUPED_PRODUCT and isinstance(args[0], FakeTensor):
-            result: object = fake_grouped_product(*args, **options)
-        else:
-            result = func(*args, **options)
+        result = self._run(func, args, options)
         if not self.paused:
             self._note(func, args, options, result)
         return result
+
+    def _run(
+        self,
+        func: torch._ops.OpOverload,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+    ) -> object:
+        if self._faking:
+            if func is GROUPED_PRODUCT:
+                return fake_grouped_product(*args, **kwargs)
+            inputs: list[torch.Tensor] = []
+            _collect((*args, *kwargs.values()), inputs)
+            if runs_on_values(func, args, kwargs, inputs):
+                with without_modes():
+                    result = func(*args, **kwargs)
+                if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+                    return result
+        return func(*args, **kwargs)
 
     def _scalar(self, tensor: object) -> bool | int | float | None:
         if not (self.paused or self.phase is Phase.OPTIMIZER):

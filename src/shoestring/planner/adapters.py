@@ -50,10 +50,12 @@ def add_adapters(model: nn.Module, rank: int, *, nf4: bool = False) -> None:
 
 def _sizes(module: nn.Module) -> tuple[int, int] | None:
     """Return (in, out) of a linear layer, or of a Conv1D of transformers, which is one too."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor) or not weight.is_floating_point():
+        return None
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    weight = getattr(module, "weight", None)
-    if type(module).__name__ == "Conv1D" and hasattr(module, "nf") and weight is not None:
+    if type(module).__name__ == "Conv1D" and hasattr(module, "nf"):
         return weight.shape[0], weight.shape[1]
     return None
 

@@ -11,6 +11,7 @@ from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.profile import Profile
 from shoestring.core.trace import Phase, Trace
 from shoestring.measure.fake import Batch, map_tensors, tensors_in
+from shoestring.measure.values import has_values
 
 
 def rows_of(batch: Batch) -> int:
@@ -33,6 +34,8 @@ def rows_of(batch: Batch) -> int:
 def resize(batch: Batch, rows: int) -> Batch:
     """Return a batch of the same shapes with another number of rows, without data.
 
+    Small integers keep their values, row by row and from the first one again.
+
     Args:
         batch: tensor, tuple or dict.
         rows: the new size of dimension 0.
@@ -42,6 +45,8 @@ def resize(batch: Batch, rows: int) -> Batch:
     def change(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.dim() == 0 or tensor.shape[0] != old:
             return tensor
+        if has_values(tensor):
+            return tensor[torch.arange(rows) % old]
         return torch.empty((rows, *tensor.shape[1:]), dtype=tensor.dtype, device="meta")
 
     return map_tensors(batch, change)

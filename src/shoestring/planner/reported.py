@@ -91,6 +91,8 @@ class _Adapters(_Reported):
             return "the step is the user's own."
         if profile.retrace is None:
             return "the profile cannot be traced again."
+        if 2 * profile.step.num_trainable < profile.step.num_parameters:
+            return "most of the weights are frozen already."
         return "" if _has_products(profile.trace) else "no block holds a product with a weight."
 
     @abc.abstractmethod

@@ -1,0 +1,434 @@
+"""What ``shoestring train`` does: a model, a user's texts and a budget become a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import functools
+import json
+import math
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+import numpy as np
+import torch
+import transformers
+
+from shoestring.core.budget import Budget
+from shoestring.core.errors import InputError, RefusedError, ShoestringError
+from shoestring.core.profile import Profile
+from shoestring.core.run_folder import Entry, Run, RunFolder
+from shoestring.core.trace import Kind
+from shoestring.integrations.checkpoints import checkpoints, latest, step_of, write_folder
+from shoestring.integrations.interrupts import Stop
+from shoestring.integrations.run_record import Recorder, timeline_of
+from shoestring.integrations.text_batches import (
+    BucketBatches,
+    Collator,
+    Encoded,
+    Item,
+    choose_lengths,
+    encode,
+    shapes,
+)
+from shoestring.integrations.text_data import Examples, read_examples, split_examples
+from shoestring.integrations.text_models import load_model, load_tokenizer
+from shoestring.integrations.training_settings import Task, TextTraining
+from shoestring.integrations.transformers import PlannedTrainer
+from shoestring.planner.plan import Plan
+from shoestring.planner.plan_file import plan_from_data
+from shoestring.planner.planning import plan as make_plan
+from shoestring.planner.profiling import profile
+from shoestring.planner.search import predict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Tell: TypeAlias = Callable[[str], None]
+
+_KEPT: Final = 2
+_BUCKETS: Final = 4
+_LOG_LINES: Final = 200
+_SAVES: Final = 10
+_LONGEST: Final = 512
+_COVERED: Final = 0.99
+_EVAL_ROWS: Final = "rows in an evaluation"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        run: what its folder says.
+        metrics: of the last evaluation.
+    """
+
+    run: Run
+    metrics: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Data:
+    """What is trained and evaluated on."""
+
+    train: Encoded
+    held: Encoded
+    names: tuple[str, ...]
+    lengths: tuple[int, ...]
+    rows: int
+    facts: dict[str, str]
+
+
+def train(
+    settings: TextTraining,
+    *,
+    resume: bool,
+    tell: Tell,
+    show: Callable[[Entry], None],
+    began: Callable[[int, int], None],
+) -> Outcome:
+    """Train a model on a user's texts within a budget.
+
+    Args:
+        settings: what to do.
+        resume: go on from the newest checkpoint of the folder.
+        tell: is told in sentences what was chosen.
+        show: is shown every log entry.
+        began: is told the step that training begins at, and the steps in all.
+
+    Returns:
+        How it ended: finished, or stopped by the user.
+
+    Raises:
+        InputError: data, model, folder or options cannot be used.
+        InfeasibleError: no allowed plan meets the budget.
+        NotFiniteError: the loss was not a finite number.
+    """
+    settings.check()
+    folder = RunFolder(settings.out)
+    before = _before(folder, settings, resume, tell)
+    transformers.set_seed(settings.seed)
+    tokenizer = load_tokenizer(settings.model)
+    data = _data(settings, tokenizer, tell)
+    transformers.set_seed(settings.seed)
+    model = load_model(settings, tokenizer, data.names)
+    collator = Collator(tokenizer, data.lengths, task=settings.task)
+    run = before or _planned(settings, model, data, collator, folder, tell)
+    run = dataclasses.replace(run, status="running", note="")
+    folder.write(run)
+    stop = Stop()
+    trainer = _trainer(settings, model, tokenizer, run, data, collator, folder, show, stop)
+    checkpoint, faults = latest(folder.checkpoints)
+    for fault in faults:
+        tell(fault)
+    if checkpoint is not None:
+        tell(f"going on from {checkpoint.name}")
+    first = 0 if checkpoint is None else step_of(checkpoint) or 0
+    folder.cut(first)
+    began(first, run.steps)
+    return _carried_out(trainer, folder, run, checkpoint, stop, tokenizer)
+
+
+def _before(folder: RunFolder, settings: TextTraining, resume: bool, tell: Tell) -> Run | None:
+    """Return the run that is gone on with, and refuse to overwrite one by accident."""
+    if not folder.exists():
+        if checkpoints(folder.checkpoints):
+            raise InputError(
+                f"{folder.path} holds checkpoints of something else.", hint="name another --out."
+            )
+        if resume:
+            tell("there is nothing to go on from: beginning anew")
+        return None
+    if not resume:
+        raise InputError(
+            f"{folder.path} holds a run already.", hint="add --resume, or name another --out."
+        )
+    run = folder.read()
+    for what, old, new in (
+        ("model", run.model, settings.model),
+        ("task", run.task, settings.task),
+        ("seed", run.seed, settings.seed),
+    ):
+        if old != new:
+            raise InputError(
+                f"the run in {folder.path} has {what} {old}, not {new}.",
+                hint="resume with the options it was begun with.",
+            )
+    return run
+
+
+# --- what is brought ---------------------------------------------------------------------------
+
+
+def _data(settings: TextTraining, tokenizer: PreTrainedTokenizerBase, tell: Tell) -> _Data:
+    read = functools.partial(
+        read_examples,
+        task=settings.task,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        skip_bad=settings.skip_bad,
+    )
+    examples = read(settings.data)
+    if settings.eval_data is None:
+        train, held = split_examples(examples, share=0.1, seed=settings.seed)
+    else:
+        train, held = examples, read(settings.eval_data, names=examples.names)
+    for part in (examples, *([held] if settings.eval_data else [])):
+        for skipped in part.skipped[:5]:
+            tell(f"skipped {skipped.place}: {skipped.reason}")
+        if part.skipped:
+            tell(f"skipped {len(part.skipped)} rows in all")
+    rows = settings.batch_rows
+    length = settings.length or _length(train, tokenizer, settings.task)
+    encoded = encode(train, tokenizer, task=settings.task, length=length)
+    unseen = encode(held, tokenizer, task=settings.task, length=length)
+    if len(encoded) == 0:
+        raise InputError(
+            f"the texts fill no row of {length} tokens.",
+            hint="give more text, or a smaller --length.",
+        )
+    sizes = [*encoded.sizes, *unseen.sizes]
+    lengths = choose_lengths(sizes, most=_BUCKETS, longest=length)
+    facts = {
+        "train": f"{len(encoded):,} rows",
+        "held out": f"{len(unseen):,} rows",
+        "lengths": ", ".join(map(str, lengths)),
+        "rows in a batch": str(rows),
+    }
+    if examples.names:
+        facts["classes"] = ", ".join(examples.names)
+    if encoded.truncated:
+        facts["cut"] = f"{encoded.truncated:,} texts were longer than {length} tokens"
+    if examples.skipped:
+        facts["skipped"] = f"{len(examples.skipped):,} rows"
+    for name, fact in facts.items():
+        tell(f"{name}: {fact}")
+    return _Data(encoded, unseen, examples.names, lengths, min(rows, len(encoded)), facts)
+
+
+def _length(examples: Examples, tokenizer: PreTrainedTokenizerBase, task: Task) -> int:
+    """Return a length that covers nearly all texts, within what the model takes."""
+    most = min(_LONGEST, tokenizer.model_max_length)
+    if task == "lm":
+        return most
+    counts = [len(ids) for ids in tokenizer(list(examples.texts[:2000]))["input_ids"]]
+    covering = float(np.quantile(counts, _COVERED))
+    return min(most, 8 * math.ceil(covering / 8))
+
+
+def _batches(data: _Data, seed: int) -> BucketBatches:
+    return BucketBatches(data.train, data.lengths, rows=data.rows, seed=seed)
+
+
+# --- how it is run -----------------------------------------------------------------------------
+
+
+def _planned(
+    settings: TextTraining,
+    model: PreTrainedModel,
+    data: _Data,
+    collator: Collator,
+    folder: RunFolder,
+    tell: Tell,
+) -> Run:
+    """Profile, plan and measure the step, and return the run as it begins."""
+    model.train()
+    batches = [
+        collator(_like(data.train, rows, length))
+        for rows, length in shapes(data.train, data.lengths, data.rows)
+    ]
+    try:
+        prof = profile(
+            model,
+            batches[0],
+            optimizer=_optimizer(settings),
+            autocast=torch.bfloat16 if settings.bf16 else None,
+            clip_norm=settings.clip or None,
+            other_batches=batches[1:],
+        )
+    except RefusedError as error:
+        raise InputError(f"{settings.model}: {error.message}", hint=error.hint) from error
+    for sentence in prof.assumptions:
+        tell(sentence)
+    plan = make_plan(prof, Budget(memory=settings.memory), allow=settings.allow)
+    for line in plan.table().splitlines():
+        tell(line)
+    measured: dict[str, float] = {}
+    if prof.machine.device == "cpu":
+        check = plan.verify(model, batches[0])
+        measured = {"peak": check.measured.peak, "resident": check.measured.rss}
+        tell(str(check))
+    rows = _eval_rows(prof, plan, data.rows)
+    folder.write_timeline(timeline_of(prof, predict(plan.steps, prof) or prof))
+    return Run(
+        model=settings.model,
+        task=settings.task,
+        command=settings.command,
+        seed=settings.seed,
+        started=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        status="running",
+        steps=settings.steps or math.ceil(settings.epochs * len(_batches(data, settings.seed))),
+        step=0,
+        machine=f"{plan.machine}: {os.cpu_count()} cores, {platform.machine()}",
+        versions={**plan.versions, "transformers": transformers.__version__},
+        data={"source": str(settings.data), **data.facts, _EVAL_ROWS: str(rows)},
+        budget=plan.budget,
+        plan=json.loads(plan.to_json()),
+        measured=measured,
+    )
+
+
+def _like(data: Encoded, rows: int, length: int) -> list[Item]:
+    """Return rows of the data of which the longest pads to a length."""
+    sizes = data.sizes
+    fitting = [i for i, size in enumerate(sizes) if size <= length]
+    return [data[i] for i in sorted(fitting, key=lambda i: -sizes[i])[:rows]]
+
+
+def _optimizer(settings: TextTraining) -> Callable[..., torch.optim.Optimizer]:
+    lr = settings.rate
+    if settings.optimizer == "sgd":
+        return functools.partial(torch.optim.SGD, lr=lr, momentum=0.9)
+    kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
+    return functools.partial(kind, lr=lr, fused=True)
+
+
+def _plan_of(run: Run) -> Plan:
+    data = dict(run.plan)
+    data.pop("schema", None)
+    return plan_from_data(data, Plan)
+
+
+def _eval_rows(prof: Profile, plan: Plan, rows: int) -> int:
+    """Return the most rows, up to those of training, whose evaluation meets the budget."""
+    if plan.budget is None or prof.retrace is None:
+        return rows
+    state = sum(s.nbytes for s in prof.trace.storages if s.kind is Kind.OPTIMIZER)
+    while rows > 1:
+        trace = prof.retrace(rows=rows, optimizer=False, backward=False)
+        if prof.machine.footprint(trace.peak + state) <= plan.budget:
+            break
+        rows //= 2
+    return rows
+
+
+def _trainer(
+    settings: TextTraining,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    run: Run,
+    data: _Data,
+    collator: Collator,
+    folder: RunFolder,
+    show: Callable[[Entry], None],
+    stop: Stop,
+) -> PlannedTrainer:
+    steps = run.steps
+    every = settings.save_every or max(1, steps // _SAVES)
+    args = transformers.TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        per_device_train_batch_size=data.rows,
+        per_device_eval_batch_size=int(run.data[_EVAL_ROWS]),
+        max_steps=steps,
+        learning_rate=settings.rate,
+        weight_decay=0.01,
+        warmup_steps=max(1, steps // 16),
+        lr_scheduler_type="linear",
+        max_grad_norm=settings.clip,
+        bf16=settings.bf16,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=max(1, steps // _LOG_LINES),
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=_KEPT,
+        eval_strategy="steps" if len(data.held) else "no",
+        eval_steps=every,
+        prediction_loss_only=settings.task == "lm",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to=[],
+        use_cpu=not torch.cuda.is_available(),
+    )
+    trainer = PlannedTrainer(
+        model,
+        args,
+        plan=_plan_of(run),
+        train_dataset=data.train,
+        eval_dataset=data.held if len(data.held) else None,
+        data_collator=collator,
+        processing_class=tokenizer,
+        compute_metrics=None if settings.task == "lm" else _metrics,
+        preprocess_logits_for_metrics=_chosen,
+        callbacks=[Recorder(folder, show), stop],
+        batches=_batches(data, settings.seed),
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
+
+
+def _chosen(logits: torch.Tensor | tuple[torch.Tensor, ...], labels: object) -> torch.Tensor:
+    """Keep the predicted class of a row, so that an evaluation stores no logits."""
+    first = logits[0] if isinstance(logits, tuple) else logits
+    return first.argmax(-1)
+
+
+def _metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
+    """Return accuracy and the unweighted mean of the classes' F1."""
+    found, right = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    scores = []
+    for label in np.unique(right):
+        both = float(((found == label) & (right == label)).sum())
+        either = float((found == label).sum() + (right == label).sum())
+        scores.append(2 * both / either)
+    return {"accuracy": float((found == right).mean()), "f1": float(np.mean(scores))}
+
+
+def _carried_out(
+    trainer: PlannedTrainer,
+    folder: RunFolder,
+    run: Run,
+    checkpoint: Path | None,
+    stop: Stop,
+    tokenizer: PreTrainedTokenizerBase,
+) -> Outcome:
+    """Train, and say in the folder how it ended."""
+
+    def ended(status: Literal["finished", "stopped", "failed"], note: str = "") -> Run:
+        seconds = [e.values["seconds"] for e in folder.log() if "seconds" in e.values]
+        measured = dict(run.measured)
+        if seconds:
+            measured["seconds"] = float(np.median(seconds))
+        step = max(trainer.state.global_step, 0)
+        done = dataclasses.replace(run, status=status, note=note, step=step, measured=measured)
+        folder.write(done)
+        return done
+
+    try:
+        with stop.listening():
+            trainer.train(None if checkpoint is None else str(checkpoint))
+    except ShoestringError as error:
+        ended("failed", error.message)
+        raise
+    except KeyboardInterrupt:
+        ended("stopped", "interrupted twice; the last checkpoint stands.")
+        raise
+    if stop.asked and trainer.state.global_step < run.steps:
+        return Outcome(ended("stopped", "interrupted; --resume goes on."), {})
+    last = [entry for entry in folder.log() if entry.kind == "eval"]
+    if trainer.eval_dataset is not None and (not last or last[-1].step < run.steps):
+        trainer.evaluate()
+        last = [entry for entry in folder.log() if entry.kind == "eval"]
+
+    def save(target: Path) -> None:
+        trainer.save_model(str(target))
+        tokenizer.save_pretrained(str(target))
+
+    write_folder(folder.model, save)
+    return Outcome(ended("finished"), last[-1].values if last else {})
