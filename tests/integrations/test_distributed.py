@@ -1,0 +1,146 @@
+"""Two processes: each technique gives the gradients of the plain wrapper, or is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import shoestring
+from tests.integrations.planned import ROUNDED, TECHNIQUES
+
+pytest.importorskip("transformers")
+if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
+    pytest.skip("torch was built without gloo", allow_module_level=True)
+
+ROOT = Path(__file__).parents[2]
+SOURCE = str(Path(shoestring.__file__).resolve().parents[1])
+GUIDE = ROOT / "docs" / "guides" / "distributed.md"
+ROUNDING = 2e-6
+"""Of the largest gradient, in float32."""
+SMALL = 1024
+"""Bytes that exchanging gradients takes beside; the buckets have 1,402,112."""
+
+Results = dict[str, dict[str, object]]
+pytestmark = pytest.mark.timeout(200)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Run both processes once, and return what the first one found."""
+    folder = tmp_path_factory.mktemp("processes")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((SOURCE, str(ROOT))),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "tests.integrations.two_processes"]
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder)],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        printed = [process.communicate(timeout=150)[0] for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    for process, text in zip(processes, printed, strict=True):
+        assert process.returncode == 0, text
+    return json.loads((folder / "0.json").read_text(encoding="utf-8"))
+
+
+def cell(found: dict[str, object]) -> str:
+    """Put a comparison in the words of the guide's table."""
+    if "refused" in found:
+        return "refused"
+    if found["gradients"] and found["weights"]:
+        return "same bits"
+    apart = max(float(found["gradients apart"]), float(found["weights apart"]))
+    return "same to rounding" if apart < ROUNDING else f"{apart} apart"
+
+
+def table(mark: str) -> dict[str, str]:
+    """Return technique -> cell of a table of the guide."""
+    text = GUIDE.read_text(encoding="utf-8").split(f"<!-- table: {mark} -->")[1]
+    rows = text.strip().split("\n\n")[0].splitlines()[2:]
+    return {name.strip(): words.strip() for _, name, words, _ in (r.split("|") for r in rows)}
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_the_guide_s_table_is_what_was_found(kind: str, results: Results) -> None:
+    found = {name: cell(results[f"{kind} {name}"]) for name in TECHNIQUES}
+    assert found == table(kind)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_a_technique_is_as_exact_as_it_promises_or_refused(kind: str, results: Results) -> None:
+    for name in TECHNIQUES:
+        words = cell(results[f"{kind} {name}"])
+        assert words in ("refused", "same to rounding" if name in ROUNDED else "same bits"), name
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", ["block-checkpointing", "chunked-loss"])
+def test_a_plan_is_applied_before_or_after_wrapping(kind: str, name: str, results: Results) -> None:
+    assert cell(results[f"{kind}, applied after, {name}"]) == cell(results[f"{kind} {name}"])
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["ddp together", "ddp together, as views", "ddp unused", "ddp static", "fsdp2 together"],
+)
+def test_techniques_go_together(case: str, results: Results) -> None:
+    assert cell(results[case]) == "same to rounding"
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_gradients_used_in_backward_are_refused_for_the_processes(
+    kind: str, results: Results
+) -> None:
+    assert "2 processes" in str(results[f"{kind} release-gradients"]["refused"])
+
+
+@pytest.mark.parametrize("case", ["fsdp2 head", "fsdp2 head, applied after"])
+def test_a_head_that_is_sharded_by_itself_is_refused(case: str, results: Results) -> None:
+    assert cell(results[case]) == "refused"
+
+
+def test_buckets_hold_a_copy_of_all_gradients(results: Results) -> None:
+    """As the guide says: as many bytes as the trainable parameters have, in the whole step."""
+    for view in (False, True):
+        for rows in (8, 1):
+            found = results[f"memory {rows} {view}"]
+            assert found["buckets"] == found["trainable"]
+    for rows in (8, 1):
+        found = results[f"memory {rows} False"]
+        assert found["ddp"] == pytest.approx(found["plain"] + found["buckets"], abs=SMALL)
+
+
+def test_gradients_as_views_of_buckets_cost_nothing_in_the_optimizer_s_step(
+    results: Results,
+) -> None:
+    # Few tokens: the peak is where the optimizer steps, and all gradients are there anyway.
+    found = results["memory 1 True"]
+    assert found["ddp"] == pytest.approx(found["plain"], abs=SMALL)
+    # Many tokens: the peak is before the backward, where plain training has no gradients.
+    found = results["memory 8 True"]
+    assert found["ddp"] == pytest.approx(found["plain"] + found["buckets"], abs=SMALL)
+
+
+def test_a_sharded_parameter_larger_than_a_slice_is_trained(results: Results) -> None:
+    assert results["large"] == {"same": True, "moved": True}
