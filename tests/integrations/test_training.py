@@ -73,7 +73,7 @@ def run(chosen: TextTraining, *, resume: bool = False) -> tuple[Outcome, list[st
 
 
 def test_classification(brought: Path, tmp_path: Path) -> None:
-    chosen = dataclasses.replace(settings(brought, tmp_path / "run"), steps=100, save_every=4)
+    chosen = dataclasses.replace(settings(brought, tmp_path / "run"), steps=100, save_every=20)
     outcome, said = run(chosen)
     assert outcome.run.status == "finished"
     assert outcome.metrics["accuracy"] >= 0.9
@@ -90,7 +90,7 @@ def test_classification(brought: Path, tmp_path: Path) -> None:
     assert timeline.plain.peak == kept.plan["plain"]["peak"]
     columns = zip(*timeline.planned.kinds.values(), strict=True)
     assert max(map(sum, columns)) == timeline.planned.peak == kept.plan["predicted"]["peak"]
-    assert [p.name for p in checkpoints(folder.checkpoints)] == ["checkpoint-96", "checkpoint-100"]
+    assert [p.name for p in checkpoints(folder.checkpoints)] == ["checkpoint-80", "checkpoint-100"]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder.model)
     words = tokenizer(["the day was lovely", "the film was awful"], return_tensors="pt")
@@ -216,6 +216,11 @@ def test_a_run_is_not_overwritten_and_not_mixed_up(brought: Path, tmp_path: Path
         run(chosen)
     with pytest.raises(InputError, match="has seed 0, not 1"):
         run(dataclasses.replace(chosen, seed=1), resume=True)
+    with pytest.raises(InputError, match="rows in a batch 16, and has 8 now"):
+        run(dataclasses.replace(chosen, rows=8), resume=True)
+    write_texts(tmp_path / "others.csv", 299)
+    with pytest.raises(InputError, match="begun with train"):
+        run(dataclasses.replace(chosen, data=tmp_path / "others.csv"), resume=True)
     again, said = run(chosen, resume=True)
     assert again.run.status == "finished"
     assert "going on from checkpoint-2" in said

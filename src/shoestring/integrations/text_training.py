@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import functools
+import hashlib
 import json
 import math
 import os
@@ -114,6 +115,8 @@ def train(
     transformers.set_seed(settings.seed)
     tokenizer = load_tokenizer(settings.model)
     data = _data(settings, tokenizer, tell)
+    if before is not None:
+        _same_data(before, data)
     transformers.set_seed(settings.seed)
     model = load_model(settings, tokenizer, data.names)
     collator = Collator(tokenizer, data.lengths, task=settings.task)
@@ -161,6 +164,16 @@ def _before(folder: RunFolder, settings: TextTraining, resume: bool, tell: Tell)
     return run
 
 
+def _same_data(run: Run, data: _Data) -> None:
+    """Refuse to go on with other texts, or the same in other batches."""
+    for name, fact in data.facts.items():
+        if run.data.get(name) != fact:
+            raise InputError(
+                f"the run was begun with {name} {run.data.get(name)}, and has {fact} now.",
+                hint="go on with the data, --rows and --length it was begun with.",
+            )
+
+
 # --- what is brought ---------------------------------------------------------------------------
 
 
@@ -198,6 +211,7 @@ def _data(settings: TextTraining, tokenizer: PreTrainedTokenizerBase, tell: Tell
         "held out": f"{len(unseen):,} rows",
         "lengths": ", ".join(map(str, lengths)),
         "rows in a batch": str(rows),
+        "fingerprint": _fingerprint(encoded),
     }
     if examples.names:
         facts["classes"] = ", ".join(examples.names)
@@ -208,6 +222,13 @@ def _data(settings: TextTraining, tokenizer: PreTrainedTokenizerBase, tell: Tell
     for name, fact in facts.items():
         tell(f"{name}: {fact}")
     return _Data(encoded, unseen, examples.names, lengths, min(rows, len(encoded)), facts)
+
+
+def _fingerprint(data: Encoded) -> str:
+    digest = hashlib.blake2b(digest_size=6)
+    for i in range(len(data)):
+        digest.update(repr(sorted(data[i].items())).encode())
+    return digest.hexdigest()
 
 
 def _length(examples: Examples, tokenizer: PreTrainedTokenizerBase, task: Task) -> int:
