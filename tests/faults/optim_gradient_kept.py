@@ -3,7 +3,7 @@
 PROMISE = "a gradient used in backward is freed at once"
 SOURCE = "shoestring/optim/released.py"
 OLD = """            self.update(param, group)
-        param.grad = None
+        param.grad = TakenGradient(param)
 """
 NEW = """            self.update(param, group)
 """

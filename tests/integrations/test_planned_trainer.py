@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -121,6 +122,15 @@ def test_a_released_step_is_the_trainers_too(tmp_path: Path) -> None:
         bert(), arguments(tmp_path / "b", **options), plan=plan, train_dataset=Rows()
     )
     assert same(trained(ours), trained(plain))
+    # The norm of gradients that are gone is not made up.
+    assert any("grad_norm" in entry for entry in plain.state.log_history)
+    assert not any("grad_norm" in entry for entry in ours.state.log_history)
+
+
+def test_a_plan_for_several_processes_is_refused_in_one(tmp_path: Path) -> None:
+    plan = dataclasses.replace(planned(), ddp="copies")
+    with pytest.raises(InputError, match="made for processes several, and the training has one"):
+        PlannedTrainer(bert(), arguments(tmp_path), plan=plan, train_dataset=Rows())
 
 
 def test_it_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -6,28 +6,9 @@ A test calls each name, so that a new release that moves one fails here and nowh
 from __future__ import annotations
 
 import contextlib
-from typing import TypeVar
 
 import torch
 from torch import nn
-
-_T = TypeVar("_T", bound=torch.Tensor)
-
-
-def tensor_without_storage(
-    cls: type[_T], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> _T:
-    """Return a tensor of a subclass that has a shape, a dtype and a device but no memory.
-
-    Args:
-        cls: the subclass; it must define ``__torch_dispatch__``.
-        shape: sizes.
-        dtype: element type.
-        device: where it says it is.
-    """
-    made = torch.Tensor._make_wrapper_subclass(cls, torch.Size(shape), dtype=dtype, device=device)
-    assert isinstance(made, cls)
-    return made
 
 
 def as_plain_tensors() -> contextlib.AbstractContextManager[None]:

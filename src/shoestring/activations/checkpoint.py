@@ -21,7 +21,7 @@ from shoestring.core.errors import AssumptionWarning, InputError, NoEffectWarnin
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
-from shoestring.measure._torch import FakeTensor
+from shoestring.measure._torch import FakeTensor, has_compiled_calls
 
 _PLAIN: Final = "_shoestring_plain_forward"
 _IDLE: Final = "_shoestring_not_called_yet"
@@ -222,7 +222,13 @@ def _warn_of_idle_blocks(model: nn.Module, args: object, output: object) -> None
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return
     drop_forward_hook(model, _warn_of_idle_blocks)
-    idle = [path for path, m in model.named_modules() if m.__dict__.pop(_IDLE, False)]
+    # What the compiler has traced runs without noting that it was called.
+    compiled = tuple(f"{path}." for path, m in model.named_modules() if has_compiled_calls(m))
+    idle = [
+        path
+        for path, m in model.named_modules()
+        if m.__dict__.pop(_IDLE, False) and not f"{path}.".startswith(compiled)
+    ]
     if idle:
         more = f" and {len(idle) - 1} more" if len(idle) > 1 else ""
         warnings.warn(

@@ -17,13 +17,12 @@ from torch.nn import functional as F
 from shoestring.activations._torch import (
     as_plain_tensors,
     is_transformed,
-    tensor_without_storage,
 )
 from shoestring.activations.chunked_cross_entropy import chunked_cross_entropy, product_dtype
 from shoestring.activations.deferral import Call, Deferral, Recipe, apply_steps, check_versions
 from shoestring.activations.deferred_calls import record
 from shoestring.core.errors import NoEffectWarning, RefusedError
-from shoestring.measure._torch import FakeTensor
+from shoestring.measure._torch import FakeTensor, tensor_without_storage
 
 
 class DeferredLogits(torch.Tensor):
@@ -139,16 +138,29 @@ def is_deferred(head: nn.Module) -> bool:
 def _deferred_forward(self: nn.Module, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
     weight, bias = self.weight, getattr(self, "bias", None)
     needed = any(isinstance(t, torch.Tensor) and t.requires_grad for t in (input, weight, bias))
-    defers = (
-        self.training
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and needed
-        and not any(_foreign(t) for t in (input, weight, bias))
-    )
-    if not defers:
+    defers = self.training and torch.is_grad_enabled() and needed
+    if defers and torch.compiler.is_compiling():
+        defers = _deferring_compiled()
+    if not defers or any(_foreign(t) for t in (input, weight, bias)):
         return cast(torch.Tensor, type(self).forward(self, input))
     return defer_logits(input, cast(torch.Tensor, weight), cast("torch.Tensor | None", bias))
+
+
+def _warn_of_compiling() -> bool:
+    """Say that a compiled head returns whole logits, and that it does."""
+    warnings.warn(
+        "the head is compiled together with its model, so the loss is not taken in chunks; "
+        "compile the blocks and not the whole model.",
+        NoEffectWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+_deferring_compiled = cast(
+    "Callable[[Callable[[], bool]], Callable[[], bool]]", torch.compiler.assume_constant_result
+)(_warn_of_compiling)
+"""Is called once, while the compiler traces, which takes its result for a constant."""
 
 
 def _foreign(tensor: object) -> bool:

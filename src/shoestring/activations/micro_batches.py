@@ -242,9 +242,11 @@ def _in_parts(trace: Trace, parts: int, machine: Machine) -> Trace:
         if fresh.birth == ALWAYS:
             continue  # gradients stay already
         # All parts but the first find the sum of the earlier ones, so it counts as always
-        # there; what a part computes is added to it at once.
+        # there; what a part computes is added to it at once. Where a gradient is copied away
+        # as soon as it is complete, the sum is.
+        death = accumulated if fresh.death == accumulated else None
         persistent[index] = editor.add(
-            Storage(fresh.nbytes, Kind.GRADIENT, ALWAYS, None, fresh.module)
+            Storage(fresh.nbytes, Kind.GRADIENT, ALWAYS, death, fresh.module)
         )
         editor.storages[index] = dataclasses.replace(fresh, death=accumulated)
     for index, op in enumerate(small.ops):

@@ -17,6 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from shoestring.core.errors import InputError
 from shoestring.integrations.checkpoints import write_checkpoint
 from shoestring.integrations.nonfinite import NotFiniteError, first_module, first_parameter
+from shoestring.optim.taken import TakenGradient
 
 if TYPE_CHECKING:
     from shoestring.planner.plan import Plan
@@ -58,8 +59,8 @@ class PlannedTrainer(transformers.Trainer):
         args: transformers.TrainingArguments,
         *,
         plan: Plan,
-        train_dataset: Dataset[object] | None = None,
-        eval_dataset: Dataset[object] | None = None,
+        train_dataset: Dataset[object] | Sequence[object] | None = None,
+        eval_dataset: Dataset[object] | Sequence[object] | None = None,
         data_collator: Collate | None = None,
         processing_class: transformers.PreTrainedTokenizerBase | None = None,
         compute_metrics: Callable[[transformers.EvalPrediction], dict[str, float]] | None = None,
@@ -211,6 +212,13 @@ class PlannedTrainer(transformers.Trainer):
             self._explain(model, inputs, float(loss))
         return found
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: object = None) -> object:
+        """Return the norm of the gradients; None where they were used in backward."""
+        if any(isinstance(p.grad, TakenGradient) for p in model.parameters()):
+            return None
+        norm = cast("Callable[..., object]", super()._get_grad_norm)
+        return norm(model, grad_norm=grad_norm)
+
     def _explain(self, model: nn.Module, inputs: Mapping[str, object], loss: float) -> None:
         step = self.state.global_step + 1
         parameter = first_parameter(model)
@@ -264,17 +272,19 @@ class PlannedTrainer(transformers.Trainer):
 def _check(plan: Plan, args: transformers.TrainingArguments) -> None:
     """Refuse a plan that was made for another kind of step."""
     clip = args.max_grad_norm or None
+    several = args.world_size > 1
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else ""
     for what, planned, wanted in (
         ("max_grad_norm", plan.clip_norm, clip),
         ("precision", plan.autocast or "float32", precision or "float32"),
         ("gradient_accumulation_steps", plan.accumulate, args.gradient_accumulation_steps),
+        ("processes", "several" if plan.ddp else "one", "several" if several else "one"),
     ):
         if planned != wanted:
             raise InputError(
                 f"the plan was made for {what} {planned}, and the training has {wanted}.",
                 hint="give shoestring.profile what TrainingArguments says: clip_norm=, autocast=, "
-                "accumulate=.",
+                "accumulate=, ddp=.",
             )
     if not plan.optimizer_path.startswith("torch.optim"):
         raise InputError(

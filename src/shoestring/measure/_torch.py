@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependentOutput
@@ -20,6 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from shoestring.core.errors import InputError
+
+_Tensor = TypeVar("_Tensor", bound=torch.Tensor)
 
 OLDEST: Final = (2, 13)
 """The oldest torch release whose private interface is known to be as used here."""
@@ -49,6 +51,40 @@ def storage_address(tensor: torch.Tensor) -> int:
         tensor: dense.
     """
     return int(tensor.untyped_storage()._cdata)
+
+
+def tensor_without_storage(
+    cls: type[_Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> _Tensor:
+    """Return a tensor of a subclass that has a shape, a dtype and a device but no memory.
+
+    Args:
+        cls: the subclass; it must define ``__torch_dispatch__``.
+        shape: sizes.
+        dtype: element type.
+        device: where it says it is.
+    """
+    made = torch.Tensor._make_wrapper_subclass(cls, torch.Size(shape), dtype=dtype, device=device)
+    assert isinstance(made, cls)
+    return made
+
+
+def compiled_inside(module: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the module inside what torch.compile returned; None for any other module.
+
+    Args:
+        module: any.
+    """
+    return module._modules.get("_orig_mod")
+
+
+def has_compiled_calls(module: torch.nn.Module) -> bool:
+    """Return whether a module's own ``compile()`` was called.
+
+    Args:
+        module: any.
+    """
+    return module._compiled_call_impl is not None
 
 
 def is_view(tensor: torch.Tensor) -> bool:

@@ -2,15 +2,15 @@
 
 As soon as a parameter's gradient is complete, a hook updates the parameter and frees the
 gradient, so that all gradients are never alive at once. The trajectory is the plain one's,
-bit for bit, as long as nothing reads gradients between backward and step, and as long as
-there is one backward pass a step.
+bit for bit, where there is one backward pass a step and nothing needs gradients between
+backward and step; what reads them all the same raises.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
-from typing import Final, NoReturn, overload
+from typing import NoReturn, overload
 
 import torch
 from torch.utils.hooks import RemovableHandle
@@ -24,11 +24,7 @@ from shoestring.optim.sliced import (
     SlicedOptimizer,
     SlicedSGD,
 )
-
-SCALER_HINT: Final = (
-    "its gradients are used in backward, before they are unscaled: train in bfloat16 or "
-    "float32, which need no loss scale, or use sliced-step."
-)
+from shoestring.optim.taken import ONE_BACKWARD, TakenGradient
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,14 +57,13 @@ class ReleasedOptimizer(SlicedOptimizer):
 
     Learning rates and other options are read while backward runs; a scheduler that steps
     after the optimizer therefore works as usual. Between ``backward()`` and ``step()`` every
-    ``param.grad`` is None. After an exception in the middle of a backward some parameters
-    are updated and others not: the next backward, or ``zero_grad()``, says how many.
+    ``param.grad`` is a `TakenGradient`, which raises where it is read. After an exception in the
+    middle of a backward some parameters are updated and others not: the next backward, or
+    ``zero_grad()``, says how many.
 
     ``copy.deepcopy`` and pickle give a released optimizer of the copied parameters, with
     hooks of its own; a shallow copy is refused, as two optimizers would take each gradient.
     """
-
-    _step_supports_amp_scaling = True  # so that GradScaler shows itself to step()
 
     def add_param_group(self, param_group: dict[str, object]) -> None:
         """Add a group of parameters, and watch their gradients.
@@ -87,6 +82,8 @@ class ReleasedOptimizer(SlicedOptimizer):
         super().__setstate__(state)
         # load_state_dict passes through here too, and begins a step afresh.
         self.__dict__["_done"] = dict.fromkeys(done if isinstance(done, list) else ())
+        if not self._consumed():
+            self._forget()
         self._watch()
 
     def __copy__(self) -> NoReturn:
@@ -140,15 +137,12 @@ class ReleasedOptimizer(SlicedOptimizer):
 
         Returns:
             The closure's loss, or None.
-
-        Raises:
-            RefusedError: a GradScaler calls it.
         """
-        self.refuse_scaler(SCALER_HINT)
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._forget()
         with torch.no_grad():
             for group in self.param_groups:
                 self.check(group)
@@ -196,7 +190,7 @@ class ReleasedOptimizer(SlicedOptimizer):
         self.check(group)
         with torch.no_grad():
             self.update(param, group)
-        param.grad = None
+        param.grad = TakenGradient(param)
         self._consumed()[param] = None
 
     def _refuse(self, what: str) -> NoReturn:
@@ -204,9 +198,7 @@ class ReleasedOptimizer(SlicedOptimizer):
         raise RefusedError(
             f"{what}: {self.pending} of {total} parameters are updated already and wait for "
             f"{type(self).__name__}.step().",
-            hint="one backward a step: no accumulation, no retained graph. After an error in "
-            "backward, load a checkpoint, or call step() to go on from the parameters as they "
-            "are.",
+            hint=ONE_BACKWARD,
         )
 
     def _watch(self) -> None:
@@ -226,6 +218,13 @@ class ReleasedOptimizer(SlicedOptimizer):
                     )
                 hook = Consume(weakref.ref(self), index)
                 handles[param] = param.register_post_accumulate_grad_hook(hook)
+
+    def _forget(self) -> None:
+        """Leave None where gradients were, so that the next backward begins anew."""
+        for group in self.param_groups:
+            for param in group["params"]:
+                if isinstance(param.grad, TakenGradient):
+                    param.grad = None
 
     def _handles(self) -> dict[torch.Tensor, RemovableHandle]:
         # Reached before any __init__ of ours could run: torch's __init__ and unpickling

@@ -151,8 +151,8 @@ class ReleaseGradients(Technique):
 
     It cannot work where something must see all gradients before the first update, or more
     than one backward makes a gradient: clipping by the global norm, GradScaler,
-    accumulation, several processes. A second gradient for a parameter within one step is
-    noticed and raises. Gradients are None after backward, so that nothing can log them.
+    accumulation, several processes. A second gradient for a parameter within one step
+    raises, and so does whatever reads a gradient after backward.
 
     A model that reads a parameter's value during backward outside of what autograd tracks
     (a detached use inside an earlier checkpointed block) would read the updated one.
@@ -161,8 +161,8 @@ class ReleaseGradients(Technique):
         >>> model = torch.nn.Linear(3, 2)
         >>> optimizer = ReleaseGradients().make_optimizer(torch.optim.SGD(model.parameters()))
         >>> model(torch.ones(1, 3)).sum().backward()
-        >>> model.weight.grad is None
-        True
+        >>> model.weight.grad
+        gradient of shape (2, 3), used in backward
         >>> optimizer.step()
         >>> optimizer.close()  # plain again
     """
@@ -194,6 +194,8 @@ class ReleaseGradients(Technique):
             return "gradients are accumulated over several backward passes."
         if not step.set_to_none:
             return "gradients are kept between steps (set_to_none=False)."
+        if step.ddp:
+            return "gradients are averaged over the processes before the first update."
         if step.autocast == "float16":
             return "float16 autocast needs GradScaler, which looks at all gradients first."
         return ""
