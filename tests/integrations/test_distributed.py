@@ -13,6 +13,7 @@ import torch
 
 import shoestring
 from tests.integrations.planned import ROUNDED, TECHNIQUES
+from tests.integrations.two_processes import OTHERS, PREDICTED
 
 pytest.importorskip("transformers")
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
@@ -140,6 +141,17 @@ def test_gradients_as_views_of_buckets_cost_nothing_in_the_optimizer_s_step(
     # Many tokens: the peak is before the backward, where plain training has no gradients.
     found = results["memory 8 True"]
     assert found["ddp"] == pytest.approx(found["plain"] + found["buckets"], abs=SMALL)
+
+
+CASES = [*(" ".join(names) for names in PREDICTED), *OTHERS]
+
+
+@pytest.mark.parametrize("view", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_the_buckets_are_in_the_prediction(case: str, view: bool, results: Results) -> None:
+    found = results[f"predicted {case} {view}"]
+    assert found["ddp"], "the wrapper was not noticed"
+    assert found["predicted"] == pytest.approx(found["measured"], rel=0.005)
 
 
 def test_a_sharded_parameter_larger_than_a_slice_is_trained(results: Results) -> None:

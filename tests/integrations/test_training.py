@@ -216,6 +216,13 @@ def test_a_run_is_not_overwritten_and_not_mixed_up(brought: Path, tmp_path: Path
         run(chosen)
     with pytest.raises(InputError, match="has seed 0, not 1"):
         run(dataclasses.replace(chosen, seed=1), resume=True)
+    for change, words in (
+        ({"lr": 1e-3}, "has lr .*, not 0.001"),
+        ({"steps": 3}, "has length of training 2 steps, not 3 steps"),
+        ({"memory": "70%"}, "has memory .*, not 70%"),
+    ):
+        with pytest.raises(InputError, match=words):
+            run(dataclasses.replace(chosen, **change), resume=True)
     with pytest.raises(InputError, match="rows in a batch 16, and has 8 now"):
         run(dataclasses.replace(chosen, rows=8), resume=True)
     write_texts(tmp_path / "others.csv", 299)

@@ -6,6 +6,7 @@ Called by ``test_distributed.py`` as ``python -m tests.integrations.two_processe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import sys
@@ -21,10 +22,36 @@ from torch.nn.parallel import DistributedDataParallel
 from shoestring.core.errors import RefusedError
 from shoestring.measure.allocator import measure_step, standing
 from shoestring.optim import SlicedStep
+from shoestring.planner.batches import with_row_sizes
 from shoestring.planner.plan import Plan
-from tests.integrations.planned import SGD, TECHNIQUES, language_model, plan_of, tokens, weights
+from shoestring.planner.profiling import profile
+from tests.integrations.planned import (
+    ADAMW,
+    SGD,
+    TECHNIQUES,
+    language_model,
+    plan_of,
+    tokens,
+    weights,
+)
 
 STEPS = 2
+PREDICTED: tuple[tuple[str, ...], ...] = (
+    (),
+    ("sliced-step",),
+    ("block-checkpointing", "chunked-loss", "sliced-step"),
+    ("micro-batches",),
+    ("block-checkpointing", "chunked-loss", "sliced-step", "micro-batches"),
+)
+"""Techniques whose step together is predicted."""
+OTHERS: dict[str, dict[str, int]] = {
+    "unused": {"unused": True},
+    "accumulated": {"accumulate": 2},
+    "zeroed": {"set_to_none": False},
+    "accumulated and zeroed": {"accumulate": 2, "set_to_none": False},
+}
+"""Other steps that are predicted."""
+
 Gradients = dict[str, torch.Tensor]
 
 
@@ -142,6 +169,47 @@ def memory(rows: int, length: int, **options: bool) -> dict[str, int]:
     return found
 
 
+def predicted(
+    names: tuple[str, ...] = (),
+    *,
+    unused: bool = False,
+    accumulate: int = 1,
+    set_to_none: bool = True,
+    **options: bool,
+) -> dict[str, int]:
+    """Measure the step of a plan in a wrapped model, and predict it from the wrapper."""
+    batch = tokens(dist.get_rank())
+    model = language_model()
+    if unused:
+        model.extra = nn.Linear(300, 400)
+    called = DistributedDataParallel(model, find_unused_parameters=unused, **options)
+    seen = buckets_of(called)
+    prof = profile(called, batch, optimizer=ADAMW, accumulate=accumulate, set_to_none=set_to_none)
+    steps = sorted((TECHNIQUES[name] for name in names), key=lambda t: t.slot)
+    changed = with_row_sizes(prof) if "micro-batches" in names else prof
+    for technique in steps:
+        assert not technique.refuse(changed)
+        changed = technique.predict(changed)
+    plan = dataclasses.replace(plan_of(*names), fingerprint=prof.step.fingerprint)
+    plan.apply(called)
+    optimizer = plan.optimizer(model.parameters())
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none)
+        parts = list(plan.split(batch)) * accumulate
+        for number, (part, weight) in enumerate(parts, 1):
+            with synchronised(called, number == len(parts)):
+                (weight * called(**part).loss).backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+    optimizer.zero_grad(set_to_none)
+    roots = [*standing(model, batch, optimizer, gradients=not set_to_none), *seen.values()]
+    measured = measure_step(step, roots=lambda: roots).peak
+    return {"measured": measured, "predicted": changed.peak, "ddp": len(changed.step.ddp)}
+
+
 def large_parameter() -> dict[str, bool]:
     """Whether a sharded parameter larger than a slice is trained as without slices."""
     trained = []
@@ -183,6 +251,12 @@ def run() -> dict[str, object]:
     for view in (False, True):
         for rows, length in ((8, 32), (1, 4)):
             found[f"memory {rows} {view}"] = memory(rows, length, gradient_as_bucket_view=view)
+    for view in (False, True):
+        for names in PREDICTED:
+            case = f"predicted {' '.join(names)} {view}"
+            found[case] = predicted(names, gradient_as_bucket_view=view)
+        for case, more in OTHERS.items():
+            found[f"predicted {case} {view}"] = predicted(gradient_as_bucket_view=view, **more)
     found["large"] = large_parameter()
     return found
 

@@ -180,6 +180,40 @@ def test_names_in_allow_are_checked() -> None:
         shoestring.plan(prof, shoestring.Budget(memory="1GiB"), allow="lora")
 
 
+def test_names_in_without_are_not_planned() -> None:
+    _, prof = profiled()
+    budget = shoestring.Budget(memory="70%")
+    free = shoestring.plan(prof, budget)
+    unwanted = free.steps[0].name
+    plan = shoestring.plan(prof, budget, without=unwanted)
+    assert plan.steps
+    assert unwanted not in {technique.name for technique in plan.steps}
+    assert (unwanted, "it is left out by without=.") in plan.refused
+    with pytest.raises(InputError, match="without names the unknown technique 'magic'"):
+        shoestring.plan(prof, budget, without="magic")
+    with pytest.raises(InputError, match="without and allow both name 'micro-batches'"):
+        shoestring.plan(prof, budget, allow="micro-batches", without="micro-batches")
+
+
+def test_options_of_the_profiled_optimizer_are_not_another_one_s() -> None:
+    model = torch.nn.Linear(4, 4)
+    made = functools.partial(torch.optim.SGD, lr=0.5, momentum=0.9, weight_decay=0.25)
+    prof = shoestring.profile(model, torch.zeros(2, 4), optimizer=made, loss=mean)
+    plan = shoestring.plan(prof, shoestring.Budget(memory="1GiB"))
+    same = plan.optimizer(model.parameters()).param_groups[0]
+    assert (same["lr"], same["momentum"], same["weight_decay"]) == (0.5, 0.9, 0.25)
+    other = plan.optimizer(model.parameters(), cls=torch.optim.AdamW).param_groups[0]
+    plain = torch.optim.AdamW(model.parameters()).param_groups[0]
+    assert {k: v for k, v in other.items() if k != "params"} == {
+        k: v for k, v in plain.items() if k != "params"
+    }
+
+
+def mean(output: object, batch: object) -> torch.Tensor:
+    assert isinstance(output, torch.Tensor)
+    return output.square().mean()
+
+
 def test_the_largest_batch_fits_and_one_more_row_does_not() -> None:
     model, prof = profiled(dropout=0.0)
     budget = prof.peak

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,7 @@ def plan(
     memory: list[str] | None = None,
     largest_batch: bool = False,
     allow: list[str] | None = None,
+    without: list[str] | None = None,
     optimizer: OptimizerName = "adamw",
     machine: str = "this",
     dtype: str | None = None,
@@ -49,6 +50,7 @@ def plan(
             what the machine has (the default); may be repeated.
         largest_batch: also find the largest batch that fits, for each row.
         allow: a technique that does more than keep the gradients exact; may be repeated.
+        without: a technique that is not to be used; may be repeated.
         optimizer: sgd has a momentum of 0.9; none stops after backward.
         machine: this, or a data sheet, as in rtx-4090 or h200.
         dtype: of the tensor that a factory's model is called with (float32).
@@ -63,11 +65,11 @@ def plan(
         InputError: something cannot be used as it is.
     """
     budgets = [Budget(memory=text) for text in memory or ["auto"]]
-    _check(allow or [], budgets, out)
+    _check({"allow": allow or [], "without": without or []}, budgets, out)
     prof = profiled(model, batch, optimizer=optimizer, machine=machine, dtype=dtype)
     for sentence in prof.assumptions:
         note(sentence)
-    plans, reasons = _planned(prof, budgets, allow or [], largest_batch)
+    plans, reasons = _planned(prof, budgets, allow or [], without or [], largest_batch)
     sys.stdout.write(_as_json(plans) if json else _as_table(plans))
     sys.stdout.flush()
     failed = [reason for reason in reasons if reason is not None]
@@ -80,20 +82,24 @@ def plan(
     return 0
 
 
-def _check(allow: Sequence[str], budgets: Sequence[Budget], out: Path | None) -> None:
+def _check(named: Mapping[str, Sequence[str]], budgets: Sequence[Budget], out: Path | None) -> None:
     """Refuse what can be refused before torch is imported and the model is traced."""
     if out is not None and len(budgets) > 1:
         raise InputError("--out takes one plan.", hint="give one --memory.")
     known = [row.name for row in catalog.rows() if row.kind == "technique"]
-    for name in allow:
+    for option, name in ((option, name) for option, names in named.items() for name in names):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else "see shoestring list."
-            raise InputError(f"--allow names the unknown technique {name!r}.", hint=hint)
+            raise InputError(f"--{option} names the unknown technique {name!r}.", hint=hint)
 
 
 def _planned(
-    prof: Profile, budgets: Sequence[Budget], allow: Sequence[str], largest: bool
+    prof: Profile,
+    budgets: Sequence[Budget],
+    allow: Sequence[str],
+    without: Sequence[str],
+    largest: bool,
 ) -> tuple[list[Plan], list[InfeasibleError | None]]:
     from shoestring.planner.planning import explore
 
@@ -101,7 +107,7 @@ def _planned(
     reasons: list[InfeasibleError | None] = []
     with talk("planning"):
         for budget in budgets:
-            made, reason = explore(prof, budget, allow=allow, largest=largest)
+            made, reason = explore(prof, budget, allow=allow, without=without, largest=largest)
             plans.append(made)
             reasons.append(reason)
     return plans, reasons

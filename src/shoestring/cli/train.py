@@ -40,6 +40,7 @@ def train(  # noqa: PLR0913  # every option of the command is one
     lora: str | None = None,
     quantise: Literal["nf4", "int8"] | None = None,
     allow: list[str] | None = None,
+    without: list[str] | None = None,
     bf16: bool = False,
     clip: float = 1.0,
     seed: int = 0,
@@ -73,6 +74,7 @@ def train(  # noqa: PLR0913  # every option of the command is one
         lora: rank of adapters to train in place of all weights, as in 16 or r=16.
         quantise: keep the base's weights in nf4 or int8; needs --lora.
         allow: a technique that does more than keep the gradients exact; may be repeated.
+        without: a technique that is not to be used; may be repeated.
         bf16: mixed precision in bfloat16.
         clip: largest norm of the gradients; 0 for none.
         seed: of weights, order and dropout.
@@ -89,9 +91,8 @@ def train(  # noqa: PLR0913  # every option of the command is one
         InputError: something cannot be used as it is.
     """
     rank = _rank(lora)
-    gc.enable()  # a training is long
     models.be_quiet()
-    with talk("loading"), models.no_collection():
+    with talk("loading"):
         try:
             from shoestring.integrations.text_training import train as run
             from shoestring.integrations.training_settings import TextTraining
@@ -99,6 +100,7 @@ def train(  # noqa: PLR0913  # every option of the command is one
             raise InputError(
                 f"training needs the package {error.name}.", hint="pip install 'shoestring[hf]'."
             ) from error
+    gc.enable()  # a training is long
     settings = TextTraining(
         model=model,
         data=data,
@@ -115,6 +117,7 @@ def train(  # noqa: PLR0913  # every option of the command is one
         lora=rank,
         quantise=quantise,
         allow=tuple(allow or ()),
+        without=tuple(without or ()),
         bf16=bf16,
         clip=clip,
         seed=seed,

@@ -1,78 +1,149 @@
-"""Tables as HTML for notebooks: plain, readable on light and dark."""
+"""HTML in small pieces: whatever is not markup already is escaped."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-_CELL: Final = "padding:2px 12px 2px 0;text-align:{align};white-space:nowrap"
 _BAR: Final = "display:inline-block;height:0.7em;background:#4477aa;width:{width:.0f}px"
-_WIDEST: Final = 160
+_WIDEST_BAR: Final = 160
+_CELL: Final = "padding:2px 12px 2px 0;white-space:nowrap;font-weight:inherit;text-align:"
+_INLINE: Final = {
+    "table": "border-collapse:collapse;background:transparent",
+    "caption": "text-align:left;font-weight:bold",
+    "thead": "font-weight:bold",
+    "marked": "font-weight:bold",
+    "th": _CELL + "left",
+    "td": _CELL + "left",
+    "number": _CELL + "right",
+}
+"""Class or element -> its style where there is no page to give it one."""
 
 
-def table(
-    caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, marked: int | None = None
-) -> str:
-    """Return an HTML table; the first column is text, the others are figures.
-
-    Args:
-        caption: above the table.
-        head: of the columns.
-        rows: cells, as text or as what `bar` made.
-        marked: the row in bold, or None.
-    """
-    lines = [
-        '<table style="border-collapse:collapse;background:transparent">',
-        f'<caption style="text-align:left;font-weight:bold">{escape(caption)}</caption>',
-        f"<thead><tr>{_cells('th', head)}</tr></thead>",
-        "<tbody>",
-    ]
-    for number, row in enumerate(rows):
-        weight = ' style="font-weight:bold"' if number == marked else ""
-        lines.append(f"<tr{weight}>{_cells('td', row)}</tr>")
-    return "\n".join([*lines, "</tbody></table>"])
-
-
-class Bar(str):
-    """A bar: markup, which is not escaped again."""
+class Html(str):
+    """Text that is markup already, made by `tag` and `joined` only."""
 
     __slots__ = ()
 
-    @classmethod
-    def of(cls, share: float) -> Bar:
-        """Return a bar of a share of the widest.
 
-        Args:
-            share: from 0 to 1.
-        """
-        return cls(f'<span style="{_BAR.format(width=_WIDEST * share)}"></span>')
-
-
-def paragraph(text: str) -> str:
-    """Return a paragraph.
+def text(content: str) -> Html:
+    """Return text as markup that shows it.
 
     Args:
-        text: escaped here.
+        content: any text; markup is returned as it is.
     """
-    return f"<p>{escape(text)}</p>"
+    return content if isinstance(content, Html) else Html(html.escape(content, quote=True))
 
 
-def escape(text: str) -> str:
-    """Return text as HTML shows it.
+def joined(parts: Sequence[str], separator: str = "") -> Html:
+    """Return pieces as one, each escaped unless it is markup.
 
     Args:
-        text: from anywhere.
+        parts: texts and markup.
+        separator: text between them.
     """
-    return html.escape(text)
+    return Html(text(separator).join(text(part) for part in parts))
 
 
-def _cells(tag: str, texts: Sequence[str]) -> str:
-    return "".join(_cell(tag, text, column) for column, text in enumerate(texts))
+def tag(
+    name: str,
+    *children: str,
+    cls: str = "",
+    ident: str = "",
+    attributes: Mapping[str, str] | None = None,
+) -> Html:
+    """Return an element.
+
+    Args:
+        name: of the element, as in ``p``.
+        *children: its texts and elements; texts are escaped.
+        cls: its class.
+        ident: its id.
+        attributes: what else it has; values are escaped.
+
+    Example:
+        >>> tag("p", "a < b", cls="note")
+        '<p class="note">a &lt; b</p>'
+    """
+    own = {"class": cls, "id": ident, **(attributes or {})}
+    words = "".join(f' {key}="{html.escape(value)}"' for key, value in own.items() if value)
+    # An empty attribute would be dropped above, so that callers need no conditions.
+    return Html(f"<{name}{words}>{joined(children)}</{name}>")
 
 
-def _cell(tag: str, text: str, column: int) -> str:
-    align = "left" if column == 0 or isinstance(text, Bar) else "right"
-    inside = text if isinstance(text, Bar) else escape(text)
-    scope = ' scope="col"' if tag == "th" else ""
-    return f'<{tag}{scope} style="{_CELL.format(align=align)}">{inside}</{tag}>'
+def data_script(ident: str, value: object) -> Html:
+    """Return JSON for the page's own script to read; nothing in it can end the element.
+
+    Args:
+        ident: id of the element.
+        value: what JSON can hold.
+    """
+    body = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    # Inside JSON these characters stand in strings only, where the escapes mean the same.
+    for character in "<>&":
+        body = body.replace(character, f"\\u{ord(character):04x}")
+    return Html(f'<script type="application/json" id="{html.escape(ident)}">{body}</script>')
+
+
+def table(
+    caption: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    numbers: Sequence[int] = (),
+    marked: Sequence[int] = (),
+    cls: str = "",
+    inline: bool = False,
+) -> Html:
+    """Return a table that scrolls on its own where it is too wide.
+
+    Args:
+        caption: what it shows.
+        heads: of its columns.
+        rows: their cells; the first of each is the row's head.
+        numbers: columns that are aligned to the right.
+        marked: rows that stand out.
+        cls: a further class.
+        inline: bring the style along, as a notebook needs it.
+    """
+    right, out = set(numbers), set(marked)
+
+    def part(name: str, *children: str, cls: str = "", scope: str = "") -> Html:
+        style = (_INLINE.get(cls) or _INLINE.get(name, "")) if inline else ""
+        return tag(name, *children, cls=cls, attributes={"scope": scope, "style": style})
+
+    def cell(name: str, content: str, column: int, scope: str = "") -> Html:
+        return part(name, content, cls="number" if column in right else "", scope=scope)
+
+    body = [
+        part(
+            "tr",
+            cell("th", row[0], 0, "row"),
+            *(cell("td", content, i + 1) for i, content in enumerate(row[1:])),
+            cls="marked" if number in out else "",
+        )
+        for number, row in enumerate(rows)
+    ]
+    head = [cell("th", content, i, "col") for i, content in enumerate(heads)]
+    inner = part(
+        "table",
+        part("caption", caption),
+        part("thead", part("tr", *head)),
+        part("tbody", *body),
+        cls=cls,
+    )
+    reach = {"tabindex": "0", "role": "region", "aria-label": caption}
+    if inline:
+        reach["style"] = "overflow-x:auto"
+    return tag("div", inner, cls="scroll", attributes=reach)
+
+
+def bar(share: float) -> Html:
+    """Return a bar for a notebook's table.
+
+    Args:
+        share: of the widest, from 0 to 1.
+    """
+    return tag("span", attributes={"style": _BAR.format(width=_WIDEST_BAR * share)})

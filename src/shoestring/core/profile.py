@@ -10,7 +10,7 @@ from typing import Final
 
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.machine import Machine
-from shoestring.core.markup import Bar, paragraph, table
+from shoestring.core.markup import bar, joined, table, tag
 from shoestring.core.trace import ALWAYS, Kind, Phase, Storage, Trace
 from shoestring.core.units import format_bytes, format_seconds
 
@@ -35,6 +35,8 @@ class Step:
         accumulate: micro-batches per step that the user already has.
         set_to_none: whether gradients are freed between steps.
         custom: whether the step is the user's own function.
+        ddp: ``"copies"`` or ``"views"`` where the step runs in DistributedDataParallel, by what
+            gradients are to its buckets; else empty.
         fake: whether it was traced without data.
         fingerprint: hash of parameter names and shapes.
         couplings: layers that mix samples of a batch, by path and reason.
@@ -55,6 +57,7 @@ class Step:
     accumulate: int = 1
     set_to_none: bool = True
     custom: bool = False
+    ddp: str = ""
     fake: bool = True
     fingerprint: str = ""
     couplings: tuple[str, ...] = ()
@@ -243,7 +246,7 @@ class Profile:
         trace = self.widest
         kinds = [(k.value, size) for k, size in trace.by_kind(trace.peak_index).items() if size]
         rows = [
-            (name, format_bytes(size), f"{size / max(self.peak, 1):.0%}", Bar.of(size / self.peak))
+            (name, format_bytes(size), f"{size / max(self.peak, 1):.0%}", bar(size / self.peak))
             for name, size in kinds
         ]
         step = self.step.optimizer.rpartition(".")[2] or "forward and backward"
@@ -257,12 +260,13 @@ class Profile:
             )
             for cost in modules[:_SHOWN]
         ]
+        held = ("held", "bytes", "share", "")
         head = ("module", "parameters", "saved activations", "GFLOP")
-        return "\n".join(
+        return joined(
             [
-                table(caption, ("held", "bytes", "share", ""), rows),
-                table("where it is", head, costs),
-                *(paragraph(f"note: {sentence}") for sentence in self.assumptions),
+                table(caption, held, rows, numbers=(1, 2), inline=True),
+                table("where it is", head, costs, numbers=(1, 2, 3), inline=True),
+                *(tag("p", f"note: {sentence}") for sentence in self.assumptions),
             ]
         )
 

@@ -45,6 +45,7 @@ class Run:
         machine: name of the machine.
         versions: of Python and libraries, by name.
         data: sizes and names of the data, for people.
+        options: what the run keeps to from its first step to its last, for people.
         budget: bytes of the whole step, or None.
         plan: the plan's own document.
         measured: ``peak`` and ``resident`` in bytes, ``seconds`` a step; what is not known is
@@ -65,6 +66,7 @@ class Run:
     data: dict[str, str]
     budget: int | None
     plan: dict[str, object]
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
     measured: Numbers = dataclasses.field(default_factory=dict)
     note: str = ""
 

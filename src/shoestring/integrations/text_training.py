@@ -40,9 +40,9 @@ from shoestring.integrations.text_models import load_model, load_tokenizer
 from shoestring.integrations.training_settings import Task, TextTraining
 from shoestring.integrations.transformers import PlannedTrainer
 from shoestring.planner.plan import Plan
-from shoestring.planner.plan_file import plan_from_data
 from shoestring.planner.planning import plan as make_plan
 from shoestring.planner.profiling import profile
+from shoestring.planner.run_plan import plan_of_run
 from shoestring.planner.search import predict
 
 if TYPE_CHECKING:
@@ -151,11 +151,10 @@ def _before(folder: RunFolder, settings: TextTraining, resume: bool, tell: Tell)
             f"{folder.path} holds a run already.", hint="add --resume, or name another --out."
         )
     run = folder.read()
-    for what, old, new in (
-        ("model", run.model, settings.model),
-        ("task", run.task, settings.task),
-        ("seed", run.seed, settings.seed),
-    ):
+    kept = {"model": run.model, "task": run.task, "seed": str(run.seed), **run.options}
+    now = {"model": settings.model, "task": settings.task, "seed": str(settings.seed)}
+    for what, new in {**now, **settings.choices}.items():
+        old = kept.get(what)
         if old != new:
             raise InputError(
                 f"the run in {folder.path} has {what} {old}, not {new}.",
@@ -275,7 +274,8 @@ def _planned(
         raise InputError(f"{settings.model}: {error.message}", hint=error.hint) from error
     for sentence in prof.assumptions:
         tell(sentence)
-    plan = make_plan(prof, Budget(memory=settings.memory), allow=settings.allow)
+    budget = Budget(memory=settings.memory)
+    plan = make_plan(prof, budget, allow=settings.allow, without=settings.without)
     for line in plan.table().splitlines():
         tell(line)
     measured: dict[str, float] = {}
@@ -297,6 +297,7 @@ def _planned(
         machine=f"{plan.machine}: {os.cpu_count()} cores, {platform.machine()}",
         versions={**plan.versions, "transformers": transformers.__version__},
         data={"source": str(settings.data), **data.facts, _EVAL_ROWS: str(rows)},
+        options=settings.choices,
         budget=plan.budget,
         plan=json.loads(plan.to_json()),
         measured=measured,
@@ -316,12 +317,6 @@ def _optimizer(settings: TextTraining) -> Callable[..., torch.optim.Optimizer]:
         return functools.partial(torch.optim.SGD, lr=lr, momentum=0.9)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return functools.partial(kind, lr=lr, fused=True)
-
-
-def _plan_of(run: Run) -> Plan:
-    data = dict(run.plan)
-    data.pop("schema", None)
-    return plan_from_data(data, Plan)
 
 
 def _eval_rows(prof: Profile, plan: Plan, rows: int) -> int:
@@ -380,7 +375,7 @@ def _trainer(
     trainer = PlannedTrainer(
         model,
         args,
-        plan=_plan_of(run),
+        plan=plan_of_run(run),
         train_dataset=data.train,
         eval_dataset=data.held if len(data.held) else None,
         data_collator=collator,

@@ -37,6 +37,7 @@ class TextTraining:
         lora: rank of adapters, or None to train all weights.
         quantise: ``nf4`` or ``int8`` keeps the base's weights so; needs ``lora``.
         allow: techniques that do more than keep the gradients exact.
+        without: techniques that are not to be used.
         bf16: mixed precision in bfloat16.
         clip: largest norm of the gradients; 0 for none.
         seed: of weights, order and dropout.
@@ -62,6 +63,7 @@ class TextTraining:
     lora: int | None = None
     quantise: Literal["nf4", "int8"] | None = None
     allow: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     bf16: bool = False
     clip: float = 1.0
     seed: int = 0
@@ -101,6 +103,24 @@ class TextTraining:
     def rate(self) -> float:
         """The learning rate."""
         return self.lr or (_RATE if self.lora is None else _ADAPTER_RATE)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What a run keeps to from its first step to its last, as texts by name."""
+        return {
+            "memory": self.memory,
+            "lr": f"{self.rate:g}",
+            "optimizer": self.optimizer,
+            "clip": f"{self.clip:g}",
+            "precision": "bfloat16" if self.bf16 else "float32",
+            "adapters": "none" if self.lora is None else f"rank {self.lora}",
+            "base": self.quantise or "as it is",
+            "length of training": f"{self.epochs:g} epochs"
+            if self.steps is None
+            else f"{self.steps} steps",
+            "allow": ", ".join(self.allow) or "nothing",
+            "without": ", ".join(self.without) or "nothing",
+        }
 
     @property
     def batch_rows(self) -> int:

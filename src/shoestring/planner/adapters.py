@@ -6,7 +6,7 @@ nothing of use: a twin without data gets them, so that its trace is that of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, cast
 
 import torch
@@ -43,9 +43,12 @@ def add_adapters(model: nn.Module, rank: int, *, nf4: bool = False) -> None:
     ]
     if not found:
         raise RefusedError("no block holds a linear layer.", hint="LoRA is of no use here.")
+    # transformers does not quantise what a model asks to keep in full precision.
+    kept: Iterable[str] = getattr(model, "_keep_in_fp32_modules", None) or ()
     for parent, name, child in found:
-        base = _Nf4Linear(child) if nf4 else child
-        setattr(parent, name, _Adapted(base, child, rank, clone=nf4))
+        small = nf4 and name not in kept
+        base = _Nf4Linear(child) if small else child
+        setattr(parent, name, _Adapted(base, child, rank, clone=small))
 
 
 def _sizes(module: nn.Module) -> tuple[int, int] | None:

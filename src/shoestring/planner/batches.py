@@ -84,7 +84,13 @@ def with_row_sizes(prof: Profile) -> Profile:
         raise RefusedError(
             "the profile cannot be traced again.", hint="profile the model in this process."
         )
-    first = sized_by_row(trace, prof.retrace(rows=half_of(trace.rows), optimizer=False))
+    try:
+        other = prof.retrace(rows=half_of(trace.rows), optimizer=False, alone=True)
+    except InputError as error:
+        raise RefusedError(
+            f"the step does not run with other rows: {error.message}", hint="keep the batch whole."
+        ) from error
+    first = sized_by_row(trace, other)
     return dataclasses.replace(prof, traces=(first, *prof.traces[1:]))
 
 
@@ -112,7 +118,7 @@ def sized_by_row(trace: Trace, other: Trace) -> Trace:
         raise RefusedError(
             "the step does other things at another batch size.", hint="profile that size itself."
         )
-    # The optimizer's storages come last, and do not depend on the batch.
+    # The optimizer's storages and buckets come last, and do not depend on the batch.
     storages = [copy.copy(storage) for storage in trace.storages]
     for i, storage in enumerate(storages):
         small = other.storages[i].nbytes if i < len(other.storages) else storage.nbytes

@@ -22,6 +22,7 @@ from shoestring.planner.figures import Figures, Row
 from shoestring.planner.plan_file import plan_from_data
 from shoestring.planner.tables import plan_html, plan_table
 from shoestring.planner.verify import Check, verify
+from shoestring.planner.wrapped import unwrapped
 
 SCHEMA: Final = "shoestring/plan/1"
 _MARK: Final = "_shoestring_plan"
@@ -46,6 +47,7 @@ class Plan:
         clip_norm: its gradient-norm clipping, or None.
         accumulate: its micro-batches.
         set_to_none: whether it frees gradients between steps.
+        ddp: what its gradients are to the buckets of DistributedDataParallel, or empty.
         machine: name of the machine it was priced for.
         measured_on_machine: whether predictions were compared with that kind of machine.
         batch: the batch in words.
@@ -67,6 +69,7 @@ class Plan:
     clip_norm: float | None
     accumulate: int
     set_to_none: bool
+    ddp: str
     machine: str
     measured_on_machine: bool
     batch: str
@@ -79,7 +82,8 @@ class Plan:
         """Change the model in place: same object, class, state_dict keys and signature.
 
         Args:
-            model: the model that was profiled, or one with the same parameters.
+            model: the model that was profiled, or one with the same parameters; of what
+                DistributedDataParallel or torch.compile returned, the model inside is changed.
 
         Raises:
             InputError: the plan was made for another model.
@@ -87,6 +91,7 @@ class Plan:
         """
         from shoestring.planner.profiling import fingerprint
 
+        model = unwrapped(model)
         if fingerprint(model) != self.fingerprint:
             raise InputError(
                 f"the plan was made for another model: {type(model).__name__} has other parameter "
@@ -115,7 +120,8 @@ class Plan:
         Raises:
             InputError: it was not.
         """
-        if model.__dict__.get(_MARK) != tuple(technique.name for technique in self.steps):
+        model = unwrapped(model)
+        if not self.applied(model):
             raise InputError("this plan is not applied to the model.", hint="apply it first.")
         for technique in reversed(self.steps):
             technique.remove(model)
@@ -127,7 +133,8 @@ class Plan:
         Args:
             model: the model.
         """
-        return model.__dict__.get(_MARK) == tuple(technique.name for technique in self.steps)
+        marked = unwrapped(model).__dict__.get(_MARK)
+        return marked == tuple(technique.name for technique in self.steps)
 
     def optimizer(
         self,
@@ -141,14 +148,19 @@ class Plan:
         Args:
             params: parameters, groups or named parameters, as for any optimizer.
             cls: its class; by default the profiled one, where it is one of ``torch.optim``.
-            **options: of the optimizer, as in ``lr=1e-4``; the profiled ones otherwise.
+            **options: of the optimizer, as in ``lr=1e-4``; otherwise the profiled ones, where
+                it is of the profiled class.
 
         Raises:
             InputError: the class is not known.
         """
         chosen = cls or _torch_optimizer(self.optimizer_path)
-        known = _arguments(chosen)
-        merged = {k: v for k, v in self.optimizer_options.items() if k in known and v is not None}
+        merged: dict[str, object] = {}
+        if f"{chosen.__module__}.{chosen.__qualname__}" == self.optimizer_path:
+            known = _arguments(chosen)
+            merged = {
+                k: v for k, v in self.optimizer_options.items() if k in known and v is not None
+            }
         built = chosen(params, **{**merged, **options})  # type: ignore[arg-type]  # the user's own
         for technique in self.steps:
             built = technique.make_optimizer(built)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from shoestring.core.errors import InputError
 from shoestring.core.technique import Technique
+from shoestring.planner.buckets import BUCKETS
 from shoestring.planner.figures import Figures, Row
 from shoestring.planner.techniques import technique_classes
 
@@ -48,6 +49,7 @@ def plan_from_data(data: Mapping[str, object], make: type[Plan]) -> Plan:
         clip_norm=None if data["clip_norm"] is None else _amount(data["clip_norm"]),
         accumulate=max(_whole(data["accumulate"]), 1),
         set_to_none=_flag(data["set_to_none"]),
+        ddp=_buckets(data["ddp"]),
         machine=_text(data["machine"]),
         measured_on_machine=_flag(data["measured_on_machine"]),
         batch=_text(data["batch"]),
@@ -90,6 +92,12 @@ def _whole(value: object) -> int:
 def _dtype(value: object) -> str:
     if value not in ("", "bfloat16", "float16"):
         raise _damaged("autocast must be bfloat16, float16 or empty")
+    return str(value)
+
+
+def _buckets(value: object) -> str:
+    if value not in ("", *BUCKETS):
+        raise _damaged("ddp must be copies, views or empty")
     return str(value)
 
 

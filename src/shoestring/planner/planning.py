@@ -30,7 +30,12 @@ from shoestring.planner.techniques import technique_classes
 
 
 def plan(
-    prof: Profile, budget: Budget, *, allow: Sequence[str] | str = (), largest: bool = False
+    prof: Profile,
+    budget: Budget,
+    *,
+    allow: Sequence[str] | str = (),
+    without: Sequence[str] | str = (),
+    largest: bool = False,
 ) -> Plan:
     """Find the changes of a step that meet a budget in the least predicted time.
 
@@ -40,6 +45,7 @@ def plan(
         prof: the plain step, from ``shoestring.profile``.
         budget: what there is.
         allow: names of further techniques (``shoestring list`` names them).
+        without: names of techniques that are not to be used.
         largest: also say for each row of the table how large a batch would fit.
 
     Returns:
@@ -48,7 +54,7 @@ def plan(
     Raises:
         InfeasibleError: nothing allowed meets the budget; says the least that is reachable,
             what binds it, and what would reach it.
-        InputError: a name in ``allow`` is not known or not usable here.
+        InputError: a name in ``allow`` or ``without`` is not known or not usable here.
 
     Example:
         >>> from shoestring import profile
@@ -59,14 +65,19 @@ def plan(
         >>> plan(prof, Budget(memory="1GiB")).steps
         ()
     """
-    found, reason = explore(prof, budget, allow=allow, largest=largest)
+    found, reason = explore(prof, budget, allow=allow, without=without, largest=largest)
     if reason is not None:
         raise reason
     return found
 
 
 def explore(
-    prof: Profile, budget: Budget, *, allow: Sequence[str] | str = (), largest: bool = False
+    prof: Profile,
+    budget: Budget,
+    *,
+    allow: Sequence[str] | str = (),
+    without: Sequence[str] | str = (),
+    largest: bool = False,
 ) -> tuple[Plan, InfeasibleError | None]:
     """Plan, and where no plan fits return the one that reaches least, with the error.
 
@@ -74,11 +85,14 @@ def explore(
         prof: the plain step.
         budget: what there is.
         allow: names of further techniques.
+        without: names of techniques that are not to be used.
         largest: also find the largest batch for each row.
     """
     names = (allow,) if isinstance(allow, str) else tuple(allow)
+    unwanted = (without,) if isinstance(without, str) else tuple(without)
     classes = technique_classes()
-    _check_names(names, classes)
+    _check_names(names, unwanted, classes)
+    classes = tuple(cls for cls in classes if cls.name not in unwanted)
     free = free_memory(prof.machine) if budget.memory == "auto" else None
     limits = Limits.of(budget, prof, free)
     by_row = largest or "micro-batches" in names or _exact_parts(prof)
@@ -92,7 +106,7 @@ def explore(
         plain=Figures.of(prof),
         predicted=Figures.of(chosen.profile),
         budget=limits.memory,
-        refused=options.refused,
+        refused=(*((name, "it is left out by without=.") for name in unwanted), *options.refused),
         pareto=tuple(_row(c, limits, chosen, largest) for c in pareto(found)),
         rows=rows,
         fingerprint=step.fingerprint,
@@ -102,6 +116,7 @@ def explore(
         clip_norm=step.clip_norm,
         accumulate=step.accumulate,
         set_to_none=step.set_to_none,
+        ddp=step.ddp,
         machine=prof.machine.name,
         measured_on_machine=prof.machine.measured or prof.machine.device == "cpu",
         batch=step.batch,
@@ -133,8 +148,14 @@ def _choose(options: Options, limits: Limits) -> tuple[Options, list[Candidate],
     return options, found, Candidate(tuple(confirmed), chosen.profile), fits
 
 
-def _check_names(names: Sequence[str], classes: Sequence[type[Technique]]) -> None:
+def _check_names(
+    names: Sequence[str], unwanted: Sequence[str], classes: Sequence[type[Technique]]
+) -> None:
     known = {cls.name: cls for cls in classes}
+    for name in unwanted:
+        if name not in known or name in names:
+            both = "names the unknown technique" if name not in known else "and allow both name"
+            raise InputError(f"without {both} {name!r}.", hint=f"known: {sorted(known)}.")
     for name in names:
         if name not in known:
             raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import warnings
@@ -19,7 +20,9 @@ from shoestring.measure.fake import Batch
 from shoestring.measure.machines import load_machine
 from shoestring.measure.step import MEAN_NOTE, CustomStep, Loss, StepOptions
 from shoestring.planner.batches import describe_batch, rows_of
+from shoestring.planner.buckets import BUCKETS, Buckets
 from shoestring.planner.tracing import MakeOptimizer, Retracer, Run, have_data, trace_model
+from shoestring.planner.wrapped import COMPILED, buckets_of, is_compiled, refuse_spread, unwrapped
 
 
 def profile(
@@ -33,6 +36,7 @@ def profile(
     accumulate: int = 1,
     set_to_none: bool = True,
     step: CustomStep | None = None,
+    ddp: Buckets | None = None,
     other_batches: Sequence[Batch] = (),
     machine: str | Machine | None = None,
 ) -> Profile:
@@ -43,7 +47,8 @@ def profile(
     traced once on real copies, and the profile says so.
 
     Args:
-        model: any module; its training flag is taken as it is.
+        model: any module; its training flag is taken as it is. Of what
+            DistributedDataParallel or torch.compile returned, the model inside is profiled.
         batch: a tensor, a tuple (positions) or a dict (keywords); shapes are all that counts.
         optimizer: class, ``functools.partial`` or instance; None for forward and backward.
         loss: ``f(output, batch) -> scalar``; by default ``output.loss``, else the mean of
@@ -54,6 +59,8 @@ def profile(
         set_to_none: whether gradients are freed between steps.
         step: the user's own ``f(model, batch, optimizer)`` of one whole step; then nothing
             about the step is assumed.
+        ddp: for a step in DistributedDataParallel ``"copies"``, or ``"views"`` where it has
+            ``gradient_as_bucket_view=True``: counts its buckets. A wrapped model says it itself.
         other_batches: further batches that must fit too; the peak is the largest.
         machine: name of a machine's data sheet, ``"this"`` by default.
 
@@ -62,7 +69,7 @@ def profile(
 
     Raises:
         InputError: the batch, the loss or an option cannot be used.
-        RefusedError: the model cannot be traced.
+        RefusedError: the model cannot be traced, or is sharded already.
 
     Example:
         >>> import torch
@@ -72,18 +79,24 @@ def profile(
         4032000
     """
     options = StepOptions(loss, autocast, clip_norm, accumulate, set_to_none, step)
-    _check(model, batch, options)
+    _check(model, batch, options, ddp)
     sheet = load_machine(machine)
-    runs = [trace_model(model, each, optimizer, options, sheet) for each in (batch, *other_batches)]
+    compiled, buckets = is_compiled(model), ddp or buckets_of(model)
+    model = unwrapped(model)
+    refuse_spread(model)
+    batches = (batch, *other_batches)
+    runs = [trace_model(model, each, optimizer, options, sheet) for each in batches]
     if MEAN_NOTE in runs[0].assumptions:
         warnings.warn(MEAN_NOTE + "; pass loss= to be exact.", AssumptionWarning, stacklevel=2)
-    traces = tuple(run.trace for run in runs)
+    retrace = Retracer(
+        model, batches, optimizer, options, sheet, [run.trace for run in runs], buckets
+    )
     return Profile(
-        step=_describe(model, batch, options, runs[0]),
-        traces=traces,
+        step=dataclasses.replace(_describe(model, batch, options, runs[0]), ddp=buckets or ""),
+        traces=tuple(retrace.in_buckets(run.trace) for run in runs),
         machine=sheet,
-        assumptions=runs[0].assumptions,
-        retrace=Retracer(model, (batch, *other_batches), optimizer, options, sheet, traces),
+        assumptions=(*runs[0].assumptions, *([COMPILED] if compiled else ())),
+        retrace=retrace,
         weighting=_weighting(model, batch, loss),
     )
 
@@ -94,7 +107,7 @@ def _weighting(model: nn.Module, batch: Batch, loss: Loss | None) -> Callable[[]
     )
 
 
-def _check(model: nn.Module, batch: Batch, options: StepOptions) -> None:
+def _check(model: nn.Module, batch: Batch, options: StepOptions, ddp: object) -> None:
     if not isinstance(model, nn.Module):
         raise InputError(
             f"{type(model).__name__} is not a torch.nn.Module.", hint="pass the model itself."
@@ -102,6 +115,17 @@ def _check(model: nn.Module, batch: Batch, options: StepOptions) -> None:
     rows_of(batch)
     if options.accumulate < 1:
         raise InputError("accumulate must be at least 1.", hint="it counts micro-batches.")
+    if ddp is not None and ddp not in BUCKETS:
+        raise InputError(
+            f"ddp={ddp!r} is not known.",
+            hint='use "copies", or "views" with gradient_as_bucket_view=True.',
+        )
+    if options.custom is not None and ddp is not None:
+        raise InputError(
+            "what the buckets of DistributedDataParallel hold cannot be told for a step of your "
+            "own.",
+            hint="leave out step= or ddp=.",
+        )
     if options.custom is not None and options != StepOptions(custom=options.custom):
         raise InputError(
             "step= is the whole step, so loss=, autocast=, clip_norm=, accumulate= and "

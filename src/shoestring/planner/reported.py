@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from shoestring.core.edit import Editor
+from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
@@ -243,9 +244,15 @@ class ZerothOrder(_Reported):
 def _retraced(profile: Profile, retrace: Callable[..., Trace], fidelity: Fidelity) -> Profile:
     """Return the profile of the changed step; bytes per row are known where they were."""
     by_row = any(s.per_row is not None for s in profile.trace.storages)
-    traces = tuple(
-        retrace(which=which, by_row=by_row and which == 0) for which in range(len(profile.traces))
-    )
+    try:
+        traces = tuple(
+            retrace(which=which, by_row=by_row and which == 0)
+            for which in range(len(profile.traces))
+        )
+    except InputError as error:
+        raise RefusedError(
+            f"the changed step cannot be traced: {error.message}", hint="leave it out."
+        ) from error
     return dataclasses.replace(profile, traces=traces, fidelity=fidelity, retrace=None)
 
 
@@ -282,7 +289,7 @@ def _with_optimizer(
     )
     at = editor.insert(len(trace.ops), step)
     for index, storage in enumerate(trace.storages):
-        if storage.kind is Kind.GRADIENT:
+        if storage.kind is Kind.GRADIENT and storage.death is None:
             editor.storages[index] = dataclasses.replace(storage, death=at)
     return editor.trace()
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from shoestring.core.markup import paragraph, table
+from shoestring.core.markup import joined, table, tag
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.planner.figures import Row
 
@@ -102,11 +102,16 @@ def plan_html(plan: Plan) -> str:
         plan: the plan.
     """
     head, body = _cells(plan.rows)
-    marked = next((i for i, row in enumerate(plan.rows) if row.planned), None)
-    notes = [f"not used: {name}: {reason}" for name, reason in plan.refused]
-    return "\n".join(
-        [table(" ".join(_heading(plan)), head, body, marked=marked), *map(paragraph, notes)]
+    shown = table(
+        " ".join(_heading(plan)),
+        head,
+        body,
+        numbers=range(1, len(head)),
+        marked=[i for i, row in enumerate(plan.rows) if row.planned],
+        inline=True,
     )
+    notes = [tag("p", f"not used: {name}: {reason}") for name, reason in plan.refused]
+    return joined([shown, *notes])
 
 
 def matrix(plans: Sequence[Plan]) -> str:

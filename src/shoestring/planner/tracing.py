@@ -29,6 +29,7 @@ from shoestring.measure.rng import rng_untouched
 from shoestring.measure.step import StepOptions, trace_step
 from shoestring.measure.workspace import WorkspaceProbe
 from shoestring.planner.batches import half_of, resize, rows_of, sized_by_row
+from shoestring.planner.buckets import Buckets, with_buckets
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
 Change: TypeAlias = Callable[[nn.Module], None]
@@ -190,7 +191,8 @@ class Retracer:
         optimizer: class, partial, instance or None.
         options: how the step was run.
         sheet: the machine it was priced for.
-        traces: of the batches.
+        traces: of the batches, in one process by itself.
+        buckets: what gradients are to the buckets of DistributedDataParallel; None without it.
     """
 
     def __init__(
@@ -201,6 +203,7 @@ class Retracer:
         options: StepOptions,
         sheet: Machine,
         traces: Sequence[Trace],
+        buckets: Buckets | None = None,
     ) -> None:
         self._model = model
         self._batches = batches
@@ -208,6 +211,25 @@ class Retracer:
         self._options = options
         self._sheet = sheet
         self._traces = traces
+        self._buckets = buckets
+        held = sum(traces[0].storages[i].nbytes for i in traces[0].accumulated)
+        trained = {p for p in model.parameters() if p.requires_grad}
+        self._unused = max(0, sum(p.numel() * p.element_size() for p in trained) - held)
+
+    def in_buckets(self, trace: Trace, *, changed: bool = False) -> Trace:
+        """Return a trace with the buckets of DistributedDataParallel, where the step has them.
+
+        Args:
+            trace: of one process by itself.
+            changed: whether other parameters are trained than in the profiled step.
+        """
+        return with_buckets(
+            trace,
+            self._buckets,
+            self._sheet,
+            unused=0 if changed else self._unused,
+            set_to_none=self._options.set_to_none,
+        )
 
     def __call__(
         self,
@@ -219,6 +241,7 @@ class Retracer:
         backward: bool = True,
         by_row: bool = False,
         change: Change | None = None,
+        alone: bool = False,
     ) -> Trace:
         """Return the trace of the changed step.
 
@@ -230,6 +253,7 @@ class Retracer:
             backward: whether anything follows the forward, which else runs without gradients.
             by_row: learn the bytes per row, which takes a second trace.
             change: is applied to the copy that is traced.
+            alone: leave out the buckets of DistributedDataParallel.
 
         Raises:
             RefusedError: the step does other things at another batch size.
@@ -241,17 +265,18 @@ class Retracer:
         sizes = [rows_of(batch) if rows is None else rows]
         sizes += [half_of(sizes[0])] if by_row else []
         batches = [batch if size == rows_of(batch) else resize(batch, size) for size in sizes]
+        found = None
         if not optimizer and self._is_deep:
-            deep = self._shallow(batches, options, change)
-            if deep is not None:
-                return deep
-        made = self._optimizer if optimizer else None
-        return _by_row(
-            [
-                trace_model(self._model, each, made, options, self._sheet, change).trace
-                for each in batches
-            ]
-        )
+            found = self._shallow(batches, options, change)
+        if found is None:
+            made = self._optimizer if optimizer else None
+            found = _by_row(
+                [
+                    trace_model(self._model, each, made, options, self._sheet, change).trace
+                    for each in batches
+                ]
+            )
+        return found if alone else self.in_buckets(found, changed=change is not None)
 
     def _shallow(
         self, batches: Sequence[Batch], options: StepOptions, change: Change | None

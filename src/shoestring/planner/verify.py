@@ -19,6 +19,7 @@ from shoestring.measure.fake import Batch, tensors_in
 from shoestring.measure.rng import rng_untouched
 from shoestring.measure.step import Loss, StepOptions, forward_loss
 from shoestring.planner.figures import Figures
+from shoestring.planner.wrapped import unwrapped
 
 if TYPE_CHECKING:
     from shoestring.planner.plan import Plan
@@ -85,8 +86,15 @@ def verify(
         Predicted and measured figures.
 
     Raises:
-        InputError: model or batch hold no data, or there is no room on disk for the weights.
+        InputError: model or batch hold no data, there is no room on disk for the weights, or
+            the plan is of a step in several processes.
     """
+    model = unwrapped(model)
+    if plan.ddp:
+        raise InputError(
+            "the plan is of a step in DistributedDataParallel, and one process cannot verify it.",
+            hint="verify a plan that is profiled without ddp=: the buckets come on top.",
+        )
     if any(p.is_meta for p in model.parameters()):
         raise InputError("the model has no weights to run.", hint="build it off the meta device.")
     if any(t.is_meta for t in tensors_in(batch)):

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from shoestring.core.markup import Html, table
 from shoestring.core.run_folder import Entry
 from shoestring.core.units import format_seconds
 from shoestring.report.figure import (
@@ -23,7 +24,6 @@ from shoestring.report.figure import (
     named,
     plot,
 )
-from shoestring.report.markup import Html, table
 from shoestring.report.thin import kept
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from shoestring.core.markup import Html, data_script, joined, tag
 from shoestring.core.units import format_bytes
-from shoestring.report.markup import Html, data_script, joined, tag
 
 if TYPE_CHECKING:
     import altair as alt

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from shoestring.core.markup import Html, table
 from shoestring.core.run_folder import Memory, Timeline
 from shoestring.core.units import format_bytes
 from shoestring.report.figure import (
@@ -21,7 +22,6 @@ from shoestring.report.figure import (
     named,
     plot,
 )
-from shoestring.report.markup import Html, table
 from shoestring.report.thin import kept
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from shoestring.core.markup import Html, table
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.report.figure import (
     BLUE,
@@ -18,7 +19,6 @@ from shoestring.report.figure import (
     named,
     plot,
 )
-from shoestring.report.markup import Html, table
 
 _BYTES: Final = {
     "parameters": "parameters",

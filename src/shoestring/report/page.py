@@ -14,8 +14,8 @@ from typing import Final
 from shoestring import __version__
 from shoestring.core.documents import write_text
 from shoestring.core.errors import InputError
+from shoestring.core.markup import Html, joined, tag, text
 from shoestring.report.curves import curves_figure, series
-from shoestring.report.markup import Html, joined, tag, text
 from shoestring.report.reading import Seen, read_runs
 from shoestring.report.sections import run_sections, section, tiles
 from shoestring.report.summary import summary_table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from shoestring.core.markup import Html, table, tag
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.planner.figures import Row
 from shoestring.planner.plan import Plan
@@ -19,7 +20,6 @@ from shoestring.report.figure import (
     named,
     plot,
 )
-from shoestring.report.markup import Html, table, tag
 
 if TYPE_CHECKING:
     import altair as alt

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from shoestring.core.errors import InputError
 from shoestring.core.run_folder import Entry, Run, RunFolder, Timeline
-from shoestring.planner.plan import SCHEMA, Plan
-from shoestring.planner.plan_file import plan_from_data
+from shoestring.planner.plan import Plan
+from shoestring.planner.run_plan import plan_of_run
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _read(path: Path, name: str) -> Seen:
     log: list[Entry] = []
     timeline: Timeline | None = None
     try:
-        plan = _plan(run)
+        plan = plan_of_run(run)
     except InputError as error:
         missing["plan"] = error.message
     try:
@@ -85,12 +85,3 @@ def _read(path: Path, name: str) -> Seen:
     except InputError as error:
         missing["timeline"] = error.message
     return Seen(name, run, plan, tuple(log), timeline, missing)
-
-
-def _plan(run: Run) -> Plan:
-    data = dict(run.plan)
-    if not data:
-        raise InputError("the run has no plan.", hint="it was run as it is.")
-    if data.pop("schema", None) != SCHEMA:
-        raise InputError("the plan was written by another version.", hint="run it again.")
-    return plan_from_data(data, Plan)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from shoestring.core.markup import Html, joined, table, tag
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.planner.plan import Plan
 from shoestring.report.curves import curves_figure, series, value_names
-from shoestring.report.markup import Html, joined, table, tag
 from shoestring.report.memory import memory_figure
 from shoestring.report.modules import modules_figure
 from shoestring.report.pareto import pareto_figure

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from shoestring.core.markup import Html, joined, table, tag
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.report.curves import shown_value
-from shoestring.report.markup import Html, joined, table, tag
 from shoestring.report.reading import Seen
 
 _UNKNOWN: Final = "not known"
@@ -147,6 +147,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[Seen], str]], ...]] = (
     ("Data", lambda seen: _pairs(seen.run.data)),
     ("Batch", _predicted(lambda seen: seen.plan.batch if seen.plan else "")),
     ("Optimizer", _optimizer),
+    ("Options", lambda seen: _pairs(seen.run.options) if seen.run.options else _UNKNOWN),
     ("Budget of memory", _budget),
     ("Peak of the plain step, predicted", _figure("plain", "peak")),
     ("Peak as planned, predicted", _figure("predicted", "peak")),
