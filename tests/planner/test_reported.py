@@ -31,7 +31,7 @@ pytestmark = [
 ]
 
 ADAPTED = ("bert", "gpt2", "llama", "mixtral", "t5", "clip", "swin", "mixer", "tabular")
-QUANTISED = ("bert", "llama", "vit", "tabular")  # bitsandbytes knows no Conv1D
+QUANTISED = ("bert", "llama", "t5", "vit", "tabular")  # bitsandbytes knows no Conv1D
 SEVERAL = ("bert", "gpt2", "mamba", "resnet", "unet", "lstm")
 RANK = 16
 
@@ -102,11 +102,13 @@ def with_lora(model: nn.Module) -> nn.Module:
 
 
 def in_4_bits(model: nn.Module) -> nn.Module:
-    """Quantise the linear layers of the blocks with bitsandbytes."""
+    """Quantise the linear layers of the blocks with bitsandbytes, as transformers chooses them."""
     bnb = pytest.importorskip("bitsandbytes")
     options = {"quant_type": "nf4", "compress_statistics": True}
     for path in linear_layers(model):
         parent, _, name = path.rpartition(".")
+        if name in (getattr(model, "_keep_in_fp32_modules", None) or ()):
+            continue
         old = model.get_submodule(path)
         new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=False, **options)
         new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, **options)
@@ -213,6 +215,24 @@ def test_the_predicted_peak_holds_with_exact_changes_around(
         optimizer = pytest.importorskip("bitsandbytes").optim.AdamW8bit(model.parameters())
     peak = measured(model, batch, optimizer, step_of(model, batch, optimizer, case))
     assert predicted.peak == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "technique", [Bfloat16Autocast(), Lora(RANK), Adam8bit(), ZerothOrder()], ids=lambda t: t.name
+)
+def test_of_several_batches_the_largest_is_predicted(technique: Technique) -> None:
+    case = next(case for case in ZOO if case.name == "bert")
+    small, large = (case.batch(rows) for rows in case.rows)
+    one = profile(case.build(), large, optimizer=torch.optim.AdamW, loss=case.loss)
+    both = profile(
+        case.build(),
+        small,
+        optimizer=torch.optim.AdamW,
+        loss=case.loss,
+        other_batches=[large, small],
+    )
+    assert technique.predict(both).peak == technique.predict(one).peak
+    assert technique.predict(both).seconds < technique.predict(one).seconds
 
 
 def test_adapters_are_not_offered_on_adapters() -> None:

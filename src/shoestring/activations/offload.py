@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import ClassVar, Final, Self
+from collections.abc import Iterator
+from typing import ClassVar, Final
 
 import torch
 
@@ -68,15 +68,6 @@ class Offload(Technique):
         if profile.machine.link is None:
             return "how fast the device and the host exchange data is not known."
         return ""
-
-    @classmethod
-    def propose(cls, profile: Profile) -> Iterable[Self]:
-        """Return the one option worth trying.
-
-        Args:
-            profile: the step it would change.
-        """
-        return [cls()]
 
     def predict(self, profile: Profile) -> Profile:
         """Return the profile of the step with activations offloaded.

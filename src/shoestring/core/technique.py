@@ -63,13 +63,13 @@ class Technique(abc.ABC):
         """
 
     @classmethod
-    @abc.abstractmethod
     def propose(cls, profile: Profile) -> Iterable[Self]:
-        """Return the options worth trying on this step, the mildest first.
+        """Return the options worth trying on this step, the mildest first; by default its own.
 
         Args:
             profile: the step it would change.
         """
+        return (cls(),)
 
     @abc.abstractmethod
     def predict(self, profile: Profile) -> Profile:

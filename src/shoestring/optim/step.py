@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import ClassVar, Final, Self
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Final
 
 import torch
 
@@ -98,15 +98,6 @@ class SlicedStep(Technique):
             return "the optimizer is fused and makes no temporaries as it is."
         return reason
 
-    @classmethod
-    def propose(cls, profile: Profile) -> Iterable[Self]:
-        """Return itself: it has no options.
-
-        Args:
-            profile: the step it would change.
-        """
-        return (cls(),) if profile.step.optimizer else ()
-
     def predict(self, profile: Profile) -> Profile:
         """Return the profile with one update a parameter, whose workspace is a few slices.
 
@@ -199,15 +190,6 @@ class ReleaseGradients(Technique):
         if step.autocast == "float16":
             return "float16 autocast needs GradScaler, which looks at all gradients first."
         return ""
-
-    @classmethod
-    def propose(cls, profile: Profile) -> Iterable[Self]:
-        """Return itself: it has no options.
-
-        Args:
-            profile: the step it would change.
-        """
-        return (cls(),) if profile.step.optimizer else ()
 
     def predict(self, profile: Profile) -> Profile:
         """Return the profile in which each gradient dies in the update that follows it.

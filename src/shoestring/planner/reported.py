@@ -242,13 +242,15 @@ class ZerothOrder(_Reported):
 
 
 def _retraced(profile: Profile, retrace: Callable[..., Trace], fidelity: Fidelity) -> Profile:
-    """Return the profile of the changed step; bytes per row are known where they were."""
+    """Return the profile of the changed step; bytes per row are known where they were.
+
+    Of several batches the first is traced again, which tells the time, and the one with the
+    highest peak.
+    """
     by_row = any(s.per_row is not None for s in profile.trace.storages)
+    batches = dict.fromkeys((0, profile.traces.index(profile.widest)))
     try:
-        traces = tuple(
-            retrace(which=which, by_row=by_row and which == 0)
-            for which in range(len(profile.traces))
-        )
+        traces = tuple(retrace(which=which, by_row=by_row and which == 0) for which in batches)
     except InputError as error:
         raise RefusedError(
             f"the changed step cannot be traced: {error.message}", hint="leave it out."
