@@ -28,6 +28,8 @@ SCENARIOS: Final[dict[str, tuple[str, ...]]] = {
     "peers": ("-m", "bench.peers"),
     "trace-speed": ("-m", "bench.trace_speed"),
     "forwarded": ("-m", "bench.forwarded"),
+    "techniques": ("-m", "bench.techniques"),
+    "trainers": ("-m", "bench.trainers"),
     "demo": ("recipes/demo.py", "--out", str(RESULTS)),
 }
 """Words after ``python``, by scenario."""

@@ -15,6 +15,8 @@ from typing import Final, TypeAlias
 
 from bench.harness import RESULTS, Result, has_changed, is_older, read_result
 from bench.honesty_results import sources
+from bench.techniques_table import TECHNIQUES
+from bench.trainers_table import trainers
 from shoestring.core.documents import read_document
 from shoestring.core.units import format_bytes, format_seconds
 
@@ -292,6 +294,8 @@ RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "honesty-summary": honesty_summary,
     "peers": peers,
     "trace-speed": trace_speed,
+    "trainers": trainers,
+    **TECHNIQUES,
 }
 """Tables by the name that a page calls them by."""
 

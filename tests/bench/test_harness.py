@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import run, tables
+from bench import run, tables, techniques_table, trainers_results
 from bench.harness import (
     RESULTS,
     SCHEMA,
@@ -23,7 +23,13 @@ from bench.harness import (
 )
 from shoestring.core.errors import InputError
 
-FOREIGN = {tables.HONESTY, tables.DEMO, tables.FORWARDED}
+FOREIGN = {
+    tables.HONESTY,
+    tables.DEMO,
+    tables.FORWARDED,
+    techniques_table.SCHEMA,
+    trainers_results.SCHEMA,
+}
 """Schemas of results that have a format of their own."""
 
 
