@@ -146,6 +146,75 @@ class LosesMomentumOnLoad(Broken):
             entry["momentum_buffer"].zero_()
 
 
+class CountsInTheGroup(torch.optim.SGD):
+    """It has no state by parameter, so a checkpoint takes a step too many."""
+
+    def __init__(self, params: ParamsT) -> None:
+        super().__init__(params, lr=0.05)
+
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            if any(param.grad is not None for param in group["params"]):
+                group["count"] = group.get("count", 0) + 1
+        return loss
+
+
+class ShowsStateThatTorchCannotSee(CountsInTheGroup):
+    """What a checkpoint asks for is in `state_dict` only."""
+
+    step = torch.optim.SGD.step
+
+    def state_dict(self):
+        found = super().state_dict()
+        number = sum(len(group["params"]) for group in self.param_groups)
+        return {**found, "state": {i: {"step": 0} for i in range(number)}}
+
+
+class LosesWhatIsBesideTheState(Broken):
+    """Its `state_dict` has a key of its own, which a checkpoint does not ask for."""
+
+    count = 0
+
+    def step(self, closure=None):
+        kept = [group["lr"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["lr"] /= 1 + self.count
+        loss = super().step(closure)
+        for group, lr in zip(self.param_groups, kept, strict=True):
+            group["lr"] = lr
+        self.count += any(
+            p.grad is not None for group in self.param_groups for p in group["params"]
+        )
+        return loss
+
+    def state_dict(self):
+        return {**super().state_dict(), "count": self.count}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+        self.count = state_dict.get("count", 0)
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "count": self.count}
+
+
+class DividesByTheNorm(Broken):
+    """The gradients of zero that torch makes to load a checkpoint become NaN."""
+
+    def step(self, closure=None):
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    param.grad /= param.grad.norm()
+        super().step()
+        return loss
+
+
 class CannotBeCopied(Broken):
     def __init__(self, params: ParamsT) -> None:
         super().__init__(params)
@@ -234,6 +303,16 @@ class Climbs(Broken):
             group["maximize"] = True
 
 
+class HasMomentumAtOnce(Broken):
+    """A sound one: its state exists from construction."""
+
+    def __init__(self, params: ParamsT) -> None:
+        super().__init__(params)
+        for group in self.param_groups:
+            for param in group["params"]:
+                self.state[param]["momentum_buffer"] = torch.zeros_like(param)
+
+
 BROKEN: list[tuple[type[torch.optim.Optimizer], str]] = [
     (CallsClosureTwice, "called the closure 2 times"),
     (CallsClosureWithoutGradients, "called with gradients disabled"),
@@ -247,6 +326,10 @@ BROKEN: list[tuple[type[torch.optim.Optimizer], str]] = [
     (WidensParameters, "did not stay finite and of that dtype"),
     (KeepsWideMomentum, "changed the dtypes of the state"),
     (LosesMomentumOnLoad, "resumed from state_dict takes another course"),
+    (CountsInTheGroup, "saving by torch.distributed.checkpoint changed"),
+    (ShowsStateThatTorchCannotSee, "made 76 bytes of gradients, though there is state"),
+    (DividesByTheNorm, "loading by torch.distributed.checkpoint changed the parameters"),
+    (LosesWhatIsBesideTheState, "resumed by torch.distributed.checkpoint takes another course"),
     (CannotBeCopied, "pickle does not work"),
     (CopiesShareMomentum, "a copy by copy.deepcopy"),
     (CopiesForget, "a copy by copy.deepcopy takes another course"),
@@ -265,6 +348,13 @@ def test_each_broken_optimizer_is_caught(
 ) -> None:
     with pytest.raises(AssertionError, match=sentence):
         check_optimizer(broken)  # type: ignore[arg-type]
+
+
+def test_state_at_construction_is_asked_for_only_where_it_is_promised() -> None:
+    check_optimizer(Broken)
+    with pytest.raises(AssertionError, match="made 76 bytes of gradients: a new optimizer has no"):
+        check_optimizer(Broken, state_at_construction=True)
+    check_optimizer(HasMomentumAtOnce, state_at_construction=True)
 
 
 def test_convergence_can_be_left_out() -> None:

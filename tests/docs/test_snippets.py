@@ -2,7 +2,8 @@
 
 Blocks of one page run in order, in one temporary folder: ```python blocks share a namespace
 (with ``>>>`` prompts, their output is compared), and lines ``$ shoestring ...`` of ```console
-blocks must exit with 0. A block after ``<!-- not run: reason -->`` is left out.
+blocks must exit with 0. A block after ``<!-- not run: reason -->`` is left out. So are the
+guides whose blocks ``tests/integrations/test_guides.py`` runs to compare them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import shoestring
+from tests.integrations.guides import COMPARED, GUIDES
 
 ROOT = Path(__file__).parents[2]
 SOURCE = str(Path(shoestring.__file__).resolve().parents[1])
@@ -44,6 +46,18 @@ def blocks(page: str) -> list[Block]:
         for match in FENCE.finditer(page)
         if not NOT_RUN.search(page, 0, match.start())
     ]
+
+
+def elsewhere(page: Path) -> bool:
+    """Return whether test_guides.py runs all blocks of a page."""
+    languages = {match[1] for match in FENCE.finditer(page.read_text(encoding="utf-8"))}
+    return page.parent == GUIDES and page.stem in COMPARED and languages == {"python"}
+
+
+def is_run(page: Path) -> bool:
+    """Return whether a page has blocks, and each is run here or by test_guides.py."""
+    text = page.read_text(encoding="utf-8")
+    return elsewhere(page) or len(blocks(text)) == len(FENCE.findall(text)) > 0
 
 
 def run_python(block: Block, name: str, namespace: dict[str, object]) -> None:
@@ -87,12 +101,21 @@ def run_page(page: str, name: str, folder: Path) -> int:
     return len(found)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not elsewhere(page)], ids=named)
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # a reader's warnings are no errors
         run_page(page.read_text(encoding="utf-8"), str(page), tmp_path)
+
+
+@pytest.mark.parametrize("guide", sorted(GUIDES.glob("*.md")), ids=named)
+def test_every_block_of_a_guide_is_run(guide: Path) -> None:
+    assert is_run(guide)
 
 
 PAGE = """
@@ -125,6 +148,14 @@ def test_a_page_runs_in_order_without_what_is_marked(tmp_path: Path) -> None:
     assert [block.language for block in blocks(PAGE)] == ["python", "python", "console"]
     assert run_page(PAGE, "page", tmp_path) == 3
     assert run_page("no code", "page", tmp_path) == 0
+
+
+def test_a_page_without_code_or_with_a_block_that_is_left_out_is_not_run(tmp_path: Path) -> None:
+    page = tmp_path / "plain_loop.md"  # the name of a guide that is compared, but no guide
+    for text, expected in (("no code", False), (PAGE, False), (PAGE.replace("not run", ""), True)):
+        page.write_text(text, encoding="utf-8")
+        assert is_run(page) is expected
+        assert not elsewhere(page)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The guides' code runs, trains what the plain version trains, and is hardly longer.
 
 On every page python blocks come in pairs: the plain version, and the version with a plan.
-``tests/docs/test_snippets.py`` runs the pages as they are; here the two versions are compared.
+Here the two versions are compared; ``tests/docs/test_snippets.py`` runs the other pages.
 """
 
 from __future__ import annotations
@@ -18,36 +18,17 @@ import torch
 
 import shoestring
 from shoestring.measure.allocator import measure_step, standing
+from tests.integrations.guides import GUIDES, HERE, pairs
 from tests.integrations.planned import Weights, apart, close, one_thread
 
 pytest.importorskip("transformers")
 
-ROOT = Path(__file__).parents[2]
 SOURCE = str(Path(shoestring.__file__).resolve().parents[1])
-GUIDES = ROOT / "docs" / "guides"
-FENCE = re.compile(r"^```python[ \t]*\n(.*?)^```[ \t]*$", re.MULTILINE | re.DOTALL)
 MOST_LINES_MORE = 15
-APPLY = "plan.apply(model)\n"
 END = "dist.destroy_process_group()\n"
-
-HERE = {
-    "plain_loop": None,
-    "lightning": "lightning",
-    "accelerate": "accelerate",
-    "mixed_precision_and_compile": None,
-}
-"""Guides that run in this process -> the package that they need."""
 
 # float32 differs by rounding alone, which AdamW enlarges; float16 keeps 11 bits.
 APART = {"float32": 1e-3, "float16": 2**-6}
-
-
-def pairs(name: str) -> list[tuple[str, str]]:
-    """Return (plain, planned) code of a guide."""
-    blocks = FENCE.findall((GUIDES / f"{name}.md").read_text(encoding="utf-8"))
-    assert blocks
-    assert len(blocks) % 2 == 0, "python blocks come in pairs"
-    return list(zip(blocks[::2], blocks[1::2], strict=True))
 
 
 def lines(code: str) -> int:
@@ -189,7 +170,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (plain, planned) in enumerate(pairs("distributed")):
         start = re.sub(r"^for batch in .*(?=^dist)", "", plain, flags=re.MULTILINE | re.DOTALL)
         assert start != plain
-        checked = planned.replace(APPLY, "assert plan.steps\n" + APPLY)
+        checked = re.sub(r"^(?=plan\.apply\()", "assert plan.steps\n", planned, flags=re.MULTILINE)
         assert checked != planned
         for kind, code in (("start", start), ("plain", plain), ("planned", checked)):
             assert code.count(END) == 1

@@ -88,20 +88,6 @@ def be_quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Import without garbage collections, which take a tenth of the time and find nothing."""
-    import gc
-
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def find(text: str, sizes: tuple[int, ...], *, dtype: str | None = None) -> Source:
     """Find out what a MODEL is.
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from shoestring.cli.models import Brought, no_collection
+from shoestring.cli.models import Brought
 from shoestring.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,17 +58,16 @@ def builder(text: str, sizes: tuple[int, ...]) -> Callable[[bool], Brought]:
     Raises:
         InputError: there is no such configuration, or it cannot be used.
     """
-    with no_collection():
-        try:
-            import transformers
-        except ModuleNotFoundError as error:
-            raise InputError(
-                f"{text!r} is no .py file and no module:factory; a configuration needs the "
-                "package transformers.",
-                hint="pip install 'shoestring[hf]'.",
-            ) from error
-        config = _config(text)
-        cls, notes = _model_class(config, text)
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{text!r} is no .py file and no module:factory; a configuration needs the package "
+            "transformers.",
+            hint="pip install 'shoestring[hf]'.",
+        ) from error
+    config = _config(text)
+    cls, notes = _model_class(config, text)
 
     def build(meta: bool) -> Brought:
         import torch

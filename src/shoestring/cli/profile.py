@@ -75,7 +75,7 @@ def profiled(
     """
     sizes = parse_batch(batch)
     models.be_quiet()
-    with talk("loading"), models.no_collection():
+    with talk("loading"):
         from shoestring.measure.machines import load_machine
         from shoestring.measure.step import MEAN_NOTE
 

@@ -6,15 +6,19 @@ import copy
 import functools
 import io
 import pickle
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import torch
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import ParamsT
 
 from shoestring.measure.rng import rng_untouched
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.state_dict import OptimizerStateType
 
 Params: TypeAlias = list[torch.nn.Parameter]
 MakeOptimizer: TypeAlias = Callable[[ParamsT], torch.optim.Optimizer]
@@ -48,16 +52,22 @@ def check_optimizer(
     expect_convergence: bool = True,
     closure_calls: int = 1,
     closure_grad: bool = True,
+    state_at_construction: bool = False,
 ) -> None:
     """Check that an optimizer keeps the contract that torch's own keep.
 
     The clauses: the closure is called the stated number of times under the stated grad mode
     and its loss returned; nothing changes without gradients; every scheduler of torch works,
-    and a learning rate of 0 stops; training resumed from ``state_dict``, ``copy.deepcopy`` or
-    pickle goes on bit for bit; float32, bfloat16 and float64 stay what they are, also in
-    loaded state; frozen parameters are untouched; parameters come as list, groups or
-    ``named_parameters``; parabola and Rosenbrock are descended; the same seed gives the same
-    bits and the global generators are left alone; ``group["lr"]`` is always a float.
+    and a learning rate of 0 stops; training resumed from ``state_dict``, ``copy.deepcopy``,
+    pickle or ``torch.distributed.checkpoint`` goes on bit for bit; float32, bfloat16 and
+    float64 stay what they are, also in loaded state; frozen parameters are untouched;
+    parameters come as list, groups or ``named_parameters``; parabola and Rosenbrock are
+    descended; the same seed gives the same bits and the global generators are left alone;
+    ``group["lr"]`` is always a float.
+
+    ``torch.distributed.checkpoint`` takes a step with gradients of zero and a learning rate of
+    0 where it finds no state. Such a step must change nothing, and no gradients may be made to
+    save an optimizer that has state.
 
     Args:
         make: builds the optimizer from parameters, with every option set.
@@ -65,6 +75,8 @@ def check_optimizer(
             learning rate or at a power of ten below it.
         closure_calls: how often ``step(closure)`` evaluates the closure.
         closure_grad: whether it does so with gradients enabled.
+        state_at_construction: whether there is state before the first step, so that no
+            gradients may be made to load it either; torch's own optimizers have none.
 
     Raises:
         AssertionError: a clause is broken; the message says which.
@@ -80,6 +92,7 @@ def check_optimizer(
     for dtype in (torch.float32, torch.bfloat16, torch.float64):
         _check_dtype(make, dtype)
         _check_resume(make, dtype)
+        _check_checkpoint(make, dtype, state_at_construction)
     _check_copies(make)
     _check_frozen(make)
     _check_ways_to_pass(make)
@@ -263,6 +276,73 @@ def _check_resume(make: MakeOptimizer, dtype: torch.dtype) -> None:
     _demand(
         _same(params, resumed), f"training in {dtype} resumed from state_dict takes another course."
     )
+
+
+def _check_checkpoint(make: MakeOptimizer, dtype: torch.dtype, state_at_construction: bool) -> None:
+    name = "torch.distributed.checkpoint"
+    params = _params(dtype)
+    optimizer = make(params)
+    _train(params, optimizer, 3)
+    optimizer.zero_grad()
+    before, state = _bits(params), copy.deepcopy(optimizer.state_dict())
+    resumed = [torch.nn.Parameter(value) for value in _bits(params)]
+    other = make(resumed)
+    try:
+        saving, loading = _through_checkpoint(params, optimizer, resumed, other)
+    except Exception as error:
+        raise AssertionError(f"{name} does not work with it: {error}") from error
+    untouched = _same(before, params) and _equal(state, optimizer.state_dict())
+    _demand(untouched, f"saving by {name} changed the parameters or the state.")
+    _demand(
+        not (saving and state["state"]),
+        f"saving by {name} made {saving} bytes of gradients, though there is state.",
+    )
+    _demand(
+        not (loading and state_at_construction),
+        f"loading by {name} made {loading} bytes of gradients: a new optimizer has no state.",
+    )
+    _demand(_same(before, resumed), f"loading by {name} changed the parameters.")
+    _rates(other, f"after {name}")
+    for pair in ((params, optimizer), (resumed, other)):
+        _train(*pair, 3)
+    _demand(_same(params, resumed), f"training in {dtype} resumed by {name} takes another course.")
+
+
+def _through_checkpoint(
+    params: Params,
+    optimizer: torch.optim.Optimizer,
+    resumed: Params,
+    other: torch.optim.Optimizer,
+) -> tuple[int, int]:
+    """Save one optimizer and load another; return the bytes of gradients made in each."""
+    from torch.distributed.checkpoint.state_dict import set_optimizer_state_dict
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    saved, saving = _described(params, optimizer)
+    loaded, loading = _described(resumed, other)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        save(saved, checkpoint_id=folder, no_dist=True)
+        load(loaded, checkpoint_id=folder, no_dist=True)
+    set_optimizer_state_dict(torch.nn.ParameterList(resumed), other, loaded)
+    return saving, loading
+
+
+def _described(params: Params, optimizer: torch.optim.Optimizer) -> tuple[OptimizerStateType, int]:
+    """Return what is saved of an optimizer, and the bytes of gradients made to find it out."""
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    made = [0]
+
+    def note(*_: object) -> None:
+        made.append(sum(p.grad.nbytes for p in params if p.grad is not None))
+
+    handle = optimizer.register_step_pre_hook(note)
+    try:
+        return get_optimizer_state_dict(torch.nn.ParameterList(params), optimizer), max(made)
+    finally:
+        handle.remove()
 
 
 def _check_copies(make: MakeOptimizer) -> None:
