@@ -118,8 +118,7 @@ def measured(model: nn.Module, batch: object, case: Case, chosen: tuple[Techniqu
         del loss
         optimizer.step()
 
-    step()
-    step()
+    step()  # the optimizer makes its state
     return measure_step(step, roots=lambda: standing(model, batch, optimizer)).peak
 
 
