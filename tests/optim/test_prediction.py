@@ -221,8 +221,8 @@ def test_a_fused_step_needs_no_slices() -> None:
     assert changed.peak <= fused.peak
 
 
-def test_they_are_proposed_where_there_is_an_optimizer() -> None:
+def test_they_are_refused_where_there_is_no_optimizer() -> None:
     alone = profile(Model(), batch())
-    for technique in (SlicedStep, ReleaseGradients):
-        assert list(technique.propose(plain("adamw"))) == [technique()]
-        assert list(technique.propose(alone)) == []
+    for technique in (SlicedStep(), ReleaseGradients()):
+        assert technique.refuse(plain("adamw")) == ""
+        assert technique.refuse(alone) == "the step has no optimizer."
