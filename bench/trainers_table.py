@@ -12,7 +12,7 @@ from bench.trainers_terms import AUTO_FIND, LEAST, SECONDS, SLOWER, TITLES
 from shoestring.core.units import format_bytes
 
 HEAD: Final = (
-    "way to train", "batch", "tokens a second", "10 to 90 %", "peak", "same gradients",
+    "way to train", "batch", "tokens a second, of plain", "10 to 90 %", "peak", "same gradients",
     "time of a step, predicted", "measured", f"within {POINTS:.0%}".replace("%", " points"),
 )  # fmt: skip
 
