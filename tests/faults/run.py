@@ -58,7 +58,7 @@ def run_tests(source: Path, tests: Iterable[str]) -> tuple[int, set[str], str]:
         "SHOESTRING_FAULT_SOURCE": str(source),
         "COLUMNS": "1000",
     }
-    options = ["-q", "-p", "no:cacheprovider", "--tb=no", "-rf"]
+    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "-rfE"]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *tests],

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime as dt
+import gc
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -274,6 +276,11 @@ def main() -> None:
     )
     found = run()
     (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+    # Who leaves first closes connections that the other may still read from.
+    deadline = time.monotonic() + 60
+    while not (folder / f"{1 - rank}.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    gc.collect()  # wrappers go before the group that they use
     dist.destroy_process_group()
 
 
