@@ -296,6 +296,26 @@ def write_result(result: Result, results: Path = RESULTS) -> Path:
     return path
 
 
+def read_fields(path: Path, schema: str, kind: type) -> dict[str, object]:
+    """Read the fields of a dataclass, neither more nor less.
+
+    Args:
+        path: of a JSON document.
+        schema: its format.
+        kind: the dataclass.
+
+    Raises:
+        InputError: it is no JSON document of the schema.
+        ValueError: a field is missing or unknown.
+    """
+    fields = read_document(path, schema)
+    del fields["schema"]
+    names = {field.name for field in dataclasses.fields(kind)}
+    if set(fields) != names:
+        raise ValueError(f"{path.name}: fields differ by {sorted(set(fields) ^ names)}")
+    return fields
+
+
 def read_result(path: Path) -> Result:
     """Read a result.
 
@@ -306,11 +326,7 @@ def read_result(path: Path) -> Result:
         InputError: it is no JSON document of the schema.
         ValueError: a field is missing, unknown or of another kind.
     """
-    fields = read_document(path, SCHEMA)
-    del fields["schema"]
-    names = {field.name for field in dataclasses.fields(Result)}
-    if set(fields) != names:
-        raise ValueError(f"{path.name}: fields differ by {sorted(set(fields) ^ names)}")
+    fields = read_fields(path, SCHEMA, Result)
     _check_kinds(path.name, fields)
     fields["rooms"] = tuple(fields["rooms"])  # type: ignore[arg-type]
     fields["spread"] = None if fields["spread"] is None else tuple(fields["spread"])  # type: ignore[arg-type]

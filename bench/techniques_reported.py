@@ -11,9 +11,9 @@ from torch import nn
 
 from bench.techniques_measure import OPTIMIZERS, Cell, Side
 from shoestring.measure.allocator import standing, steady_step
-from shoestring.measure.blocks import repeated_blocks
 from shoestring.measure.fake import Batch
 from shoestring.measure.step import StepOptions, forward_loss
+from tests.zoo import adapted
 
 RANK: Final = 16
 """Of adapters, as in the prediction."""
@@ -49,17 +49,8 @@ def adapters(cell: Cell, *, in_4_bits: bool = False) -> Side:
         cell: the step.
         in_4_bits: keep the adapted weights in 4 bits with bitsandbytes.
     """
-    import peft
-
     model, batch = _made(cell)
-    names = _linear_layers(model)
-    if in_4_bits:
-        for name in names:
-            _quantise(model, name)
-        setattr(model, "is_loaded_in_4bit", True)  # noqa: B010  # what peft goes by
-    model = peft.inject_adapter_in_model(peft.LoraConfig(r=RANK, target_modules=names), model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+    model = adapted.with_lora(adapted.in_4_bits(model) if in_4_bits else model, RANK)
     trained = [p for p in model.parameters() if p.requires_grad]
     return _steady(cell, model, batch, OPTIMIZERS[cell.optimizer](trained))
 
@@ -104,34 +95,6 @@ def _steady(
 ) -> Side:
     step = steady_step(model, batch, optimizer, cell.case.loss, autocast=dtype)
     return Side(step, lambda: [*standing(model, batch, optimizer), *_scales(model)])
-
-
-def _linear_layers(model: nn.Module) -> list[str]:
-    """Return the paths of the layers that the prediction adapts."""
-    blocks = [path for path, _ in repeated_blocks(model)]
-    return [
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        if any(path.startswith(block + ".") for block in blocks)
-    ]
-
-
-def _quantise(model: nn.Module, name: str) -> None:
-    """Put a 4-bit layer of bitsandbytes in a linear layer's place."""
-    import bitsandbytes
-
-    parent, _, child = name.rpartition(".")
-    old = model.get_submodule(name)
-    assert isinstance(old, nn.Linear)  # bitsandbytes knows no Conv1D
-    new = bitsandbytes.nn.Linear4bit(
-        old.in_features, old.out_features, bias=False, compress_statistics=True, quant_type="nf4"
-    )
-    new.weight = bitsandbytes.nn.Params4bit(
-        old.weight.data, requires_grad=False, compress_statistics=True, quant_type="nf4"
-    )
-    new.bias = old.bias
-    setattr(model.get_submodule(parent), child, new.to("cpu"))
 
 
 def _scales(model: nn.Module) -> list[torch.Tensor]:

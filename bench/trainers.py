@@ -16,13 +16,12 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import platform
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn, TypeAlias, cast
+from typing import Final, TypeAlias, cast
 
 import torch
 
@@ -42,6 +41,7 @@ from bench.trainers_terms import (
     Settings,
     Verb,
 )
+from recipes.limited import unwind_on_signals
 from shoestring.core.errors import InputError
 from shoestring.core.units import format_bytes
 
@@ -319,11 +319,6 @@ def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
 
-def _end_on_signal(number: int, _: object) -> NoReturn:
-    sys.exit(128 + number)  # unwinds, which ends the running process and removes the folder
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end_on_signal)
-    signal.signal(signal.SIGINT, _end_on_signal)
+    unwind_on_signals()
     sys.exit(main())

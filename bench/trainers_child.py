@@ -11,8 +11,6 @@ import functools
 import gc
 import itertools
 import json
-import mmap
-import resource
 import sys
 import time
 import warnings
@@ -28,6 +26,7 @@ import shoestring
 from bench.trainers_jobs import JOBS, MAX_GRAD_NORM, RATE, Job, Row
 from bench.trainers_terms import ANSWER, LEAST, SECONDS, SHARES, SLOWER, Settings
 from recipes.demo_terms import limit_bytes
+from recipes.limited import enforce, read_status
 from shoestring.core.errors import AssumptionWarning
 from shoestring.integrations.transformers import PlannedTrainer
 from shoestring.measure.allocator import measure_step, standing
@@ -163,32 +162,10 @@ def find_batch(job: Job, settings: Settings) -> dict[str, object]:
     small = [{k: v.clamp(max=1) for k, v in row.items()} for row in rows[: settings.rows]]
     train(job.build(True), small, dataclasses.replace(settings, steps=1, auto_find=False), Clock())
     gc.collect()
-    enforce(limit_bytes(loaded=_private_bytes(), budget=settings.budget))
+    enforce(limit_bytes(loaded=read_status("VmData"), budget=settings.budget))
     clock = Clock()
     train(job.build(False), rows, settings, clock)
     return {"rows": clock.rows}
-
-
-def enforce(limit: int) -> None:
-    """Let the kernel refuse this process any private memory beyond a limit.
-
-    Args:
-        limit: bytes of RLIMIT_DATA.
-    """
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    try:
-        mmap.mmap(-1, limit, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
-    except OSError:
-        return
-    raise SystemExit("this system does not enforce RLIMIT_DATA.")
-
-
-def _private_bytes() -> int:
-    with open("/proc/self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("VmData:"):
-                return int(line.split()[1]) * 1024
-    raise SystemExit("this system does not tell VmData.")
 
 
 def run(job: Job, settings: Settings) -> dict[str, object]:

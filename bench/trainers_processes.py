@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from bench.harness import ROOT
 from bench.trainers_terms import ANSWER, Settings
+from recipes.limited import child, last_error
 
 Record: TypeAlias = Mapping[str, object]
 
@@ -71,55 +71,23 @@ class Processes:
             errors = Path(folder, "errors.txt")
             with (
                 errors.open("wb") as sink,
-                _child(command, {**ENVIRONMENT, **limited}, sink) as child,
+                child(command, {**ENVIRONMENT, **limited}, sink, folder=ROOT) as process,
             ):
                 try:
-                    code = child.wait(timeout=PATIENCE)
+                    code = process.wait(timeout=PATIENCE)
                 except subprocess.TimeoutExpired:
                     raise FailedError(f"it took more than {PATIENCE:.0f} s") from None
             if code:
                 text = errors.read_text(encoding="utf-8", errors="replace")
-                raise FailedError(last_error(text) or f"exit code {code}")
+                raise FailedError(reason(text) or f"exit code {code}")
             answer: Record = json.loads(Path(folder, ANSWER).read_text("utf-8"))
         return answer
 
 
-@contextlib.contextmanager
-def _child(
-    command: Sequence[str], environment: Mapping[str, str], errors: BinaryIO
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process that does not outlive the block, whatever happens in it."""
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the other
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def last_error(text: str) -> str:
-    r"""Return the line of a process's error output that says what went wrong.
+def reason(text: str) -> str:
+    """Return what a process's error output says went wrong, without this machine's folders.
 
     Args:
         text: all of it.
-
-    Example:
-        >>> last_error("Traceback ...\n  File x\nValueError: no.\nhint: yes\n")
-        'ValueError: no.'
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if line.partition(":")[0].endswith(("Error", "Exception"))]
-    return (named or lines or [""])[-1].replace(str(ROOT), "")[:MOST_ERROR]
+    return last_error(text).replace(str(ROOT), "")[:MOST_ERROR]

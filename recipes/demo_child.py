@@ -11,9 +11,7 @@ import dataclasses
 import functools
 import gc
 import json
-import mmap
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +21,7 @@ import torch
 import transformers
 import tweets
 from demo_terms import MEASURED_STEP, Mode, Settings
+from limited import enforce, read_status
 
 import shoestring
 from shoestring.measure.allocator import measure_step, standing
@@ -147,20 +146,6 @@ def warm_up(settings: Settings) -> None:
         shoestring.profile(model, batch, optimizer=torch.optim.AdamW),
         shoestring.Budget(memory="100%"),
     )
-
-
-def enforce(limit: int) -> None:
-    """Let the kernel refuse this process any private memory beyond a limit.
-
-    Args:
-        limit: bytes of RLIMIT_DATA.
-    """
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    try:
-        mmap.mmap(-1, limit, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
-    except OSError:
-        return
-    sys.exit("this system does not enforce RLIMIT_DATA, so that the demo would show nothing.")
 
 
 def prepare(
@@ -313,19 +298,6 @@ def test(model: torch.nn.Module, data: Data, settings: Settings) -> float:
             found = model(**batch).logits.argmax(1)
             right += int((found == data.test_labels[rows]).sum())
     return right / len(data.test_labels)
-
-
-def read_status(field: str) -> int:
-    """Return a size from the kernel's account of this process, in bytes.
-
-    Args:
-        field: as in ``VmData``.
-    """
-    with open("/proc/self/status", encoding="ascii") as file:
-        for line in file:
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def _tell(channel: TextIO, event: str, **figures: object) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import statistics
 import tempfile
 import textwrap
@@ -97,24 +96,6 @@ class Claim:
     text: str
     holds: bool
     figure: str
-
-
-def last_error(text: str) -> str:
-    r"""Return the line of a process's standard error that says what went wrong.
-
-    Args:
-        text: all of it.
-
-    Example:
-        >>> last_error("Traceback ...\n  File x\nValueError: no.\nhint: yes\n")
-        'ValueError: no.'
-    """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    if named:
-        return named[-1]
-    rest = [line for line in lines if not line.startswith("USDT:")]
-    return rest[-1] if rest else ""
 
 
 def check(

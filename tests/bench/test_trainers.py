@@ -14,9 +14,10 @@ from bench.harness import ROOT, source_hash
 from bench.tables import FOOTNOTE, NOT_RUN, OLDER, RENDERERS
 from bench.trainers import Comparison
 from bench.trainers_jobs import JOBS, Job
-from bench.trainers_processes import FailedError, Processes, last_error
+from bench.trainers_processes import FailedError, Processes, reason
 from bench.trainers_results import ROOMS, Outcome, path_of, read, read_all, write
 from bench.trainers_terms import AUTO_FIND, CHECKPOINTING, LEAST, PLAIN, SECONDS, TITLES, Settings
+from recipes.limited import child
 from shoestring.core.errors import InputError
 
 MIB = 2**20
@@ -268,10 +269,16 @@ def test_a_process_ends_with_the_block() -> None:
     with (
         open("/dev/null", "wb") as sink,
         pytest.raises(KeyboardInterrupt),
-        trainers_processes._child(command, {}, sink) as child,
+        child(command, {}, sink) as process,
     ):
         raise KeyboardInterrupt
-    assert child.returncode is not None
+    assert process.returncode is not None
+
+
+def test_the_reason_is_one_line_without_folders() -> None:
+    text = f'Traceback:\n  File "{ROOT}/x.py"\nOSError: no {ROOT}/file\nhint: yes\n'
+    assert reason(text) == "OSError: no /file"
+    assert reason("") == ""
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
@@ -287,12 +294,6 @@ def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(FailedError, match="more than 0 s"):
         Processes(tmp_path)(Settings(verb="plan", job="tweets", folder=""))
     assert time.monotonic() - began < 30
-
-
-def test_the_last_error_is_one_line_without_folders() -> None:
-    text = f'Traceback:\n  File "{ROOT}/x.py"\nOSError: no {ROOT}/file\nhint: yes\n'
-    assert last_error(text) == "OSError: no /file"
-    assert last_error("") == ""
 
 
 def test_a_missing_package_is_one_sentence(
@@ -383,8 +384,8 @@ def test_gradients_are_compared_by_their_norms(tmp_path: Path) -> None:
 def test_memory_beyond_the_limit_is_refused() -> None:
     pytest.importorskip("transformers")
     code = (
-        "import torch; from bench.trainers_child import _private_bytes, enforce\n"
-        "enforce(_private_bytes() + 2**26)\n"
+        "import torch; from recipes.limited import enforce, read_status\n"
+        "enforce(read_status('VmData') + 2**26)\n"
         "print(torch.zeros(2**22).sum().item())\n"
         "torch.zeros(2**26)\n"
     )

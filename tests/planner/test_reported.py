@@ -12,13 +12,12 @@ from torch import nn
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
 from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.blocks import repeated_blocks
 from shoestring.measure.fake import map_tensors
 from shoestring.measure.step import StepOptions, forward_loss, plain_step
 from shoestring.planner.profiling import profile
 from shoestring.planner.reported import Adam8bit, Bfloat16Autocast, Lora, Nf4Base, ZerothOrder
 from shoestring.planner.techniques import technique_classes
-from tests.zoo import ZOO, Case
+from tests.zoo import ZOO, Case, adapted
 
 pytest.importorskip("transformers")
 
@@ -79,43 +78,14 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [p for p in model.parameters() if p.requires_grad]
 
 
-def linear_layers(model: nn.Module) -> list[str]:
-    blocks = [path for path, _ in repeated_blocks(model)]
-    return [
-        path
-        for path, module in model.named_modules()
-        if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
-        if any(path.startswith(block + ".") for block in blocks)
-    ]
-
-
 def with_lora(model: nn.Module) -> nn.Module:
-    """Adapt a model as ``peft.get_peft_model`` does: adapters of a low base are in float32."""
-    peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(r=RANK, target_modules=linear_layers(model))
-    adapted = peft.inject_adapter_in_model(config, model)
-    for path, parameter in adapted.named_parameters():
-        parameter.requires_grad_("lora_" in path)
-        if "lora_" in path:
-            parameter.data = parameter.data.float()
-    return adapted
+    pytest.importorskip("peft")
+    return adapted.with_lora(model, RANK)
 
 
 def in_4_bits(model: nn.Module) -> nn.Module:
-    """Quantise the linear layers of the blocks with bitsandbytes, as transformers chooses them."""
-    bnb = pytest.importorskip("bitsandbytes")
-    options = {"quant_type": "nf4", "compress_statistics": True}
-    for path in linear_layers(model):
-        parent, _, name = path.rpartition(".")
-        if name in (getattr(model, "_keep_in_fp32_modules", None) or ()):
-            continue
-        old = model.get_submodule(path)
-        new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=False, **options)
-        new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, **options)
-        new.bias = old.bias
-        setattr(model.get_submodule(parent), name, new.to("cpu"))
-    setattr(model, "is_loaded_in_4bit", True)  # noqa: B010  # what peft goes by
-    return model
+    pytest.importorskip("bitsandbytes")
+    return adapted.in_4_bits(model)
 
 
 def step_of(
@@ -157,9 +127,9 @@ def test_the_predicted_peak_of_zeroth_order_holds(case: Case) -> None:
 def test_the_predicted_peak_of_lora_holds(case: Case, dtype: torch.dtype) -> None:
     model, batch = made(case, dtype)
     predicted = Lora(RANK).predict(profiled(model, batch, case))
-    adapted = with_lora(model)
-    optimizer = torch.optim.AdamW(trained(adapted))
-    peak = measured(adapted, batch, optimizer, step_of(adapted, batch, optimizer, case))
+    model = with_lora(model)
+    optimizer = torch.optim.AdamW(trained(model))
+    peak = measured(model, batch, optimizer, step_of(model, batch, optimizer, case))
     assert predicted.peak == pytest.approx(peak, rel=0.05)
 
 
@@ -168,9 +138,9 @@ def test_the_predicted_peak_of_lora_holds(case: Case, dtype: torch.dtype) -> Non
 def test_the_predicted_peak_of_a_4_bit_base_holds(case: Case, dtype: torch.dtype) -> None:
     model, batch = made(case, dtype)
     predicted = Nf4Base(RANK).predict(profiled(model, batch, case))
-    adapted = with_lora(in_4_bits(model))
-    optimizer = torch.optim.AdamW(trained(adapted))
-    peak = measured(adapted, batch, optimizer, step_of(adapted, batch, optimizer, case))
+    model = with_lora(in_4_bits(model))
+    optimizer = torch.optim.AdamW(trained(model))
+    peak = measured(model, batch, optimizer, step_of(model, batch, optimizer, case))
     assert predicted.peak == pytest.approx(peak, rel=0.05)
 
 

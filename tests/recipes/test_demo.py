@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-NAMES = ("tweets", "demo_terms", "demo_report", "demo")
+NAMES = ("tweets", "demo_terms", "demo_report", "limited", "demo")
 CSV = (
     b"sentiment,confidence,text\n"
     b"negative,0.75,I  don't trust it \xff\xfe\n"
@@ -301,7 +301,7 @@ def test_explanation_is_narrow_and_quotes_the_error() -> None:
 
 
 def test_last_error() -> None:
-    last_error = load("demo_report").last_error
+    last_error = load("limited").last_error
     assert (
         last_error("warning\nTraceback\n  x\n" + REFUSED + "\nUSDT:2026 profiler_stop\n") == REFUSED
     )
@@ -399,14 +399,13 @@ def test_steps_out_of_range(steps: str, capsys: pytest.CaptureFixture[str]) -> N
 SLEEPER = """
 import sys
 sys.path.insert(0, {recipes!r})
-import demo, signal, tempfile
-from pathlib import Path
-for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, demo._end_on_signal)
+import limited, subprocess, tempfile
+limited.unwind_on_signals()
 code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 with tempfile.TemporaryDirectory(dir={scratch!r}) as folder:
     with open(folder + "/errors.txt", "wb") as sink:
-        with demo._child([sys.executable, "-c", code], {{}}, sink) as process:
+        command = [sys.executable, "-c", code]
+        with limited.child(command, {{}}, sink, stdout=subprocess.PIPE) as process:
             print(process.stdout.readline(), flush=True)
             process.wait()
 """
