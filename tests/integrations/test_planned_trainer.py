@@ -22,7 +22,8 @@ from shoestring.planner.profiling import profile
 
 transformers = pytest.importorskip("transformers")
 
-from shoestring.integrations.transformers import PlannedTrainer  # noqa: E402  # needs the package
+from shoestring.integrations import transformers as trainers  # noqa: E402  # needs the package
+from shoestring.integrations.transformers import PlannedTrainer  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -131,6 +132,21 @@ def test_a_plan_for_several_processes_is_refused_in_one(tmp_path: Path) -> None:
     plan = dataclasses.replace(planned(), ddp="copies")
     with pytest.raises(InputError, match="made for processes several, and the training has one"):
         PlannedTrainer(bert(), arguments(tmp_path), plan=plan, train_dataset=Rows())
+
+
+@pytest.mark.parametrize("fsdp", [None, "full_shard"])
+def test_sharded_training_is_no_training_with_buckets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsdp: str | None
+) -> None:
+    args = arguments(tmp_path)
+    monkeypatch.setattr(type(args), "world_size", 2)
+    args.fsdp = fsdp
+    checked = functools.partial(trainers._check, planned(), args)
+    if fsdp is None:
+        with pytest.raises(InputError, match="processes one, and the training has several"):
+            checked()
+    else:
+        checked()
 
 
 def test_it_goes_on_bit_for_bit(tmp_path: Path) -> None:

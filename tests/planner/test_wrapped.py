@@ -105,6 +105,12 @@ def test_options_are_checked() -> None:
         )
 
 
+def test_a_step_of_the_user_s_own_has_no_buckets_to_count(process: None) -> None:
+    wrapped = DistributedDataParallel(network())
+    with pytest.raises(InputError, match="step of your own"):
+        shoestring.profile(wrapped, BATCH, optimizer=torch.optim.SGD, step=lambda *a: None)
+
+
 def test_a_compiled_model_is_profiled_as_it_runs_without_the_compiler() -> None:
     plain = profiled(network())
     model = network()

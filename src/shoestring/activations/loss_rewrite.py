@@ -100,7 +100,8 @@ class _Rewrite:
         return dataclasses.replace(
             op,
             flops=op.flops * self._site.loss_rows // self._site.num_rows,
-            traffic=op.traffic + times * (self._chunks - 1) * weight,
+            macs=op.macs * self._site.loss_rows // self._site.num_rows,
+            bytes_read=op.bytes_read + times * (self._chunks - 1) * weight,
         )
 
     def _one(self, op: Op) -> Op:

@@ -20,7 +20,7 @@ from shoestring.core.fidelity import Fidelity
 from shoestring.core.machine import Machine
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
-from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace
+from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace, Work, total
 from shoestring.measure.fake import Batch, map_tensors, tensors_in
 from shoestring.measure.rng import rng_untouched
 from shoestring.measure.step import Loss, StepOptions, forward_loss
@@ -255,15 +255,18 @@ def _in_parts(trace: Trace, parts: int, machine: Machine) -> Trace:
     ran = [op for op in small.ops if op.phase is not Phase.OPTIMIZER]
     end = next((i for i, op in enumerate(small.ops) if op.phase is Phase.OPTIMIZER), len(small.ops))
     others = parts - 1
+    # Every part but the first adds its gradients to the sums: an addition a gradient.
+    sums = sum(editor.storages[i].nbytes for i in persistent.values())
+    additions = Work(bytes_read=2 * sums, bytes_written=sums)
+    adding = 3 * sums / machine.bandwidth + len(persistent) * machine.op_seconds
     editor.insert(
         end,
         Op(
             name="micro-batches.others",
             phase=Phase.BACKWARD,
             module="",
-            flops=others * sum(op.flops for op in ran),
-            traffic=others * sum(op.traffic for op in ran),
-            seconds=others * sum(machine.seconds(op) for op in ran),
+            seconds=others * (sum(machine.seconds(op) for op in ran) + adding),
+            **total(ran).plus(additions).times(others)._asdict(),
         ),
     )
     return editor.trace()

@@ -131,7 +131,8 @@ def _transfer(storage: Storage, phase: Phase, reads: tuple[int, ...], machine: M
         phase=phase,
         module=storage.module,
         reads=reads,
-        traffic=storage.nbytes,
+        bytes_read=storage.nbytes if phase is Phase.FORWARD else 0,
+        bytes_written=storage.nbytes if phase is not Phase.FORWARD else 0,
         seconds=storage.nbytes / (machine.link or machine.bandwidth) + machine.op_seconds,
     )
 

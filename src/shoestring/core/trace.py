@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Sequence
-from typing import Final
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,32 @@ class Phase(enum.StrEnum):
     OPTIMIZER = "optimizer"
 
 
+class Work(NamedTuple):
+    """What one operation or several compute and move; the fields are those of `Op`."""
+
+    flops: int = 0
+    macs: int = 0
+    elementwise: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    def plus(self, other: Work) -> Work:
+        """Return the sum.
+
+        Args:
+            other: more of it.
+        """
+        return Work(*map(operator.add, self, other))
+
+    def times(self, factor: float) -> Work:
+        """Return a multiple, rounded.
+
+        Args:
+            factor: of each figure.
+        """
+        return Work(*(round(factor * n) for n in self))
+
+
 @dataclasses.dataclass(slots=True)  # not frozen: a trace has 10,000s, and freezing costs 3x
 class Op:
     """One operation of the step; a value, never changed once made.
@@ -53,12 +80,17 @@ class Op:
         reads: storages it read, writes included.
         writes: storages it changed in place.
         workspace: bytes its kernel held beside inputs and outputs while it ran.
-        flops: floating point operations of contractions (2 per multiply-add).
-        traffic: bytes read and written.
+        flops: floating point operations of contractions (2 per multiply-add) and of algorithms
+            such as a Fourier transform; scalar operations of other kinds are not among them.
+        macs: multiply-adds of contractions.
+        elementwise: scalar operations of everything that works element by element.
+        bytes_read: bytes of its inputs, each read once.
+        bytes_written: bytes of its outputs.
         dtype: name of the widest floating type among its tensors, as in ``float32``.
         source: index of the forward operation that a backward operation differentiates,
             or -1.
         random: whether it draws random numbers.
+        known: whether there is a formula for its FLOPs; zeros mean nothing where there is none.
         seconds: a time that replaces the machine's estimate, or None.
     """
 
@@ -69,11 +101,24 @@ class Op:
     writes: tuple[int, ...] = ()
     workspace: int = 0
     flops: int = 0
-    traffic: int = 0
+    macs: int = 0
+    elementwise: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
     dtype: str = "float32"
     source: int = -1
     random: bool = False
+    known: bool = True
     seconds: float | None = None
+
+    @property
+    def traffic(self) -> int:
+        """Bytes read and written."""
+        return self.bytes_read + self.bytes_written
+
+    def work(self) -> Work:
+        """Return what it computes and moves, to be summed."""
+        return Work(self.flops, self.macs, self.elementwise, self.bytes_read, self.bytes_written)
 
 
 @dataclasses.dataclass(slots=True)
@@ -252,7 +297,9 @@ class Trace:
     def scaled(self, rows: int) -> Trace:
         """Return the same step at another number of rows.
 
-        Sizes, FLOPs and traffic follow ``per_row``, learnt from traces at two batch sizes.
+        Sizes and bytes moved follow ``per_row``, learnt from traces at two batch sizes: weights
+        that are read and gradients that are summed stay as large as they are. FLOPs follow the
+        rows wherever anything of the operation does.
 
         Args:
             rows: rows of the other batch, at least 1.
@@ -269,18 +316,49 @@ class Trace:
             else s
             for s in self.storages
         )
+        made: dict[int, list[Storage]] = {}
+        for storage in self.storages:
+            if storage.birth != ALWAYS:
+                made.setdefault(storage.birth, []).append(storage)
         ops = tuple(
             op
             if op.phase is Phase.OPTIMIZER
-            else dataclasses.replace(
-                op,
-                workspace=round(op.workspace * factor),
-                flops=round(op.flops * factor),
-                traffic=round(op.traffic * factor),
-            )
-            for op in self.ops
+            else self._scaled_op(op, made.get(index, ()), rows / self.rows)
+            for index, op in enumerate(self.ops)
         )
         return dataclasses.replace(self, ops=ops, storages=storages, rows=rows)
+
+    def _scaled_op(self, op: Op, made: Iterable[Storage], factor: float) -> Op:
+        read = self._growth([self.storages[i] for i in op.reads], factor)
+        written = self._growth([*(self.storages[i] for i in op.writes), *made], factor)
+        computes = factor if read != 1.0 or written != 1.0 else 1.0
+        return dataclasses.replace(
+            op,
+            workspace=round(op.workspace * factor),
+            flops=round(op.flops * computes),
+            macs=round(op.macs * computes),
+            elementwise=round(op.elementwise * computes),
+            bytes_read=round(op.bytes_read * read),
+            bytes_written=round(op.bytes_written * written),
+        )
+
+    def _growth(self, storages: Sequence[Storage], factor: float) -> float:
+        """Return what the bytes of some storages are multiplied by as the rows are."""
+        whole = sum(s.nbytes for s in storages)
+        if not whole:
+            return factor
+        by_row = sum(min(s.nbytes, (s.per_row or 0.0) * self.rows) for s in storages)
+        return 1.0 + (factor - 1.0) * by_row / whole
+
+
+def total(ops: Iterable[Op]) -> Work:
+    """Return what several operations compute and move in all.
+
+    Args:
+        ops: operations.
+    """
+    works = [op.work() for op in ops]
+    return Work(*map(sum, zip(*works, strict=True))) if works else Work()
 
 
 def last_use(ops: Sequence[Op], start: int, stop: int) -> dict[int, int]:

@@ -272,7 +272,7 @@ class PlannedTrainer(transformers.Trainer):
 def _check(plan: Plan, args: transformers.TrainingArguments) -> None:
     """Refuse a plan that was made for another kind of step."""
     clip = args.max_grad_norm or None
-    several = args.world_size > 1
+    several = args.world_size > 1 and not args.fsdp  # sharded models have no buckets
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else ""
     for what, planned, wanted in (
         ("max_grad_norm", plan.clip_norm, clip),

@@ -24,7 +24,7 @@ from shoestring.core.errors import ShoestringError
 from shoestring.measure._torch import AllocatorEvent, FakeTensor, record_allocations, schema
 from shoestring.measure.cache import cache_folder, read_cache, write_cache
 from shoestring.measure.calls import Call, Maker, describe_call, storages, tensors
-from shoestring.measure.flops import op_flops
+from shoestring.measure.formulas import op_cost
 from shoestring.measure.host import cpu_name
 from shoestring.measure.rng import rng_untouched
 
@@ -275,7 +275,8 @@ class WorkspaceProbe:
                 out = self._calls[call](*args, **kwargs)
             given = {id(tensor) for tensor in tensors([args, kwargs])}
             size = maker.nbytes + sum(t.nbytes for t in tensors(out) if id(t) not in given)
-            flops = op_flops(self._calls[call], args, kwargs, out)
+            cost = op_cost(self._calls[call], args, kwargs, out)
+            flops = 0 if cost is None else cost.flops
         except Exception as error:  # noqa: BLE001 - an operator may raise anything
             self._reasons[call] = _first_line(error)
             return None

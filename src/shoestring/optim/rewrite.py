@@ -11,7 +11,7 @@ import torch
 from shoestring.core.edit import Editor
 from shoestring.core.machine import Machine
 from shoestring.core.profile import Step
-from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Trace, last_use
+from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Trace, last_use, total
 from shoestring.optim.sliced import slice_elements
 
 SUPPORTED: Final = {
@@ -125,7 +125,7 @@ def _updates(
     touched = list(last_use(trace.ops, start, stop))
     grads = [i for i in touched if trace.storages[i].kind is Kind.GRADIENT]
     whole = sum(trace.storages[i].nbytes for i in grads) or 1
-    traffic = sum(op.traffic for op in trace.ops[start:stop])
+    plain = total(trace.ops[start:stop])
     owned: dict[str, list[int]] = {}
     for i in touched:
         if trace.storages[i].kind in (Kind.PARAMETER, Kind.OPTIMIZER):
@@ -135,7 +135,7 @@ def _updates(
         storage = trace.storages[grad]
         dtype = _dtype(trace.ops[start:stop], grad)
         limit = slice_elements(machine.device) * getattr(torch, dtype).itemsize
-        share = traffic * storage.nbytes // whole
+        work = plain.times(storage.nbytes / whole)
         launches = does.kernels * max(1, -(-storage.nbytes // limit))
         tensors = tuple(owned.get(storage.module, ()))
         op = Op(
@@ -145,9 +145,10 @@ def _updates(
             reads=(*tensors, grad),
             writes=tensors,
             workspace=does.temporaries * machine.rounded(min(storage.nbytes, limit)),
-            traffic=share,
             dtype=dtype,
-            seconds=share / machine.bandwidth + launches * machine.op_seconds,
+            seconds=(work.bytes_read + work.bytes_written) / machine.bandwidth
+            + launches * machine.op_seconds,
+            **work._asdict(),
         )
         updates.append((grad, op))
     return updates

@@ -46,11 +46,11 @@ def with_buckets(
         return editor.trace()
     if unused:
         editor.add(Storage(machine.rounded(unused), Kind.GRADIENT, ALWAYS, None))
+    if not set_to_none:  # gradients stay from step to step, in their buckets
+        return editor.trace()
     lasting: dict[int, int] = {}
     for index, done in trace.accumulated.items():
         fresh = trace.storages[index]
-        if not set_to_none:
-            continue  # it stays from step to step, in its bucket
         lasting[index] = editor.add(dataclasses.replace(fresh, birth=ALWAYS, death=None))
         editor.storages[index] = dataclasses.replace(fresh, death=done)
     for number, op in enumerate(trace.ops):

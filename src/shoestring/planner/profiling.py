@@ -82,6 +82,12 @@ def profile(
     _check(model, batch, options, ddp)
     sheet = load_machine(machine)
     compiled, buckets = is_compiled(model), ddp or buckets_of(model)
+    if step is not None and buckets is not None:
+        raise InputError(
+            "what the buckets of DistributedDataParallel hold cannot be told for a step of your "
+            "own.",
+            hint="leave out step=, or profile the model without ddp= and without its wrapper.",
+        )
     model = unwrapped(model)
     refuse_spread(model)
     batches = (batch, *other_batches)
@@ -119,12 +125,6 @@ def _check(model: nn.Module, batch: Batch, options: StepOptions, ddp: object) ->
         raise InputError(
             f"ddp={ddp!r} is not known.",
             hint='use "copies", or "views" with gradient_as_bucket_view=True.',
-        )
-    if options.custom is not None and ddp is not None:
-        raise InputError(
-            "what the buckets of DistributedDataParallel hold cannot be told for a step of your "
-            "own.",
-            hint="leave out step= or ddp=.",
         )
     if options.custom is not None and options != StepOptions(custom=options.custom):
         raise InputError(

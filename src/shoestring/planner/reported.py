@@ -21,7 +21,7 @@ from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
-from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace
+from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace, total
 from shoestring.planner.adapters import add_adapters
 
 _MATMULS = ("aten.mm.", "aten.addmm.", "aten.bmm.", "aten.baddbmm.")
@@ -260,9 +260,9 @@ def _retraced(profile: Profile, retrace: Callable[..., Trace], fidelity: Fidelit
 
 def _forward_twice(retrace: Callable[..., Trace], *, which: int, by_row: bool) -> Trace:
     trace = retrace(which=which, by_row=by_row, optimizer=False, backward=False)
-    ops = [dataclasses.replace(op, flops=2 * op.flops, traffic=2 * op.traffic) for op in trace.ops]
+    ops = [dataclasses.replace(op, **op.work().times(2)._asdict()) for op in trace.ops]
     size = sum(s.nbytes for s in trace.storages if s.kind is Kind.PARAMETER)
-    perturb = Op("perturb", Phase.OPTIMIZER, "", traffic=4 * 2 * size)
+    perturb = Op("perturb", Phase.OPTIMIZER, "", bytes_read=4 * size, bytes_written=4 * size)
     return dataclasses.replace(trace, ops=(*ops, perturb), blocks=())
 
 
@@ -287,7 +287,7 @@ def _with_optimizer(
         reads=(state,),
         writes=(state,),
         workspace=round(share * _most_temporary(plain)),
-        traffic=round(share * sum(op.traffic for op in last)),
+        **total(last).times(share)._asdict(),
     )
     at = editor.insert(len(trace.ops), step)
     for index, storage in enumerate(trace.storages):
