@@ -33,6 +33,8 @@ WEIGHTINGS: Final = ("rows", "labels", "shifted-labels")
 
 _IGNORED: Final = -100
 _TOLERANCE: Final = 1e-9
+_ADDITION: Final = "aten.add_.Tensor"
+"""What an operation that sums gradients is priced as."""
 _ROWS_CHECKED: Final = 4
 
 
@@ -258,7 +260,8 @@ def _in_parts(trace: Trace, parts: int, machine: Machine) -> Trace:
     # Every part but the first adds its gradients to the sums: an addition a gradient.
     sums = sum(editor.storages[i].nbytes for i in persistent.values())
     additions = Work(bytes_read=2 * sums, bytes_written=sums)
-    adding = 3 * sums / machine.bandwidth + len(persistent) * machine.op_seconds
+    adding = machine.price(_ADDITION, Phase.BACKWARD, "float32", additions).memory
+    adding += len(persistent) * machine.price(_ADDITION, Phase.BACKWARD, "float32", Work()).cost
     editor.insert(
         end,
         Op(

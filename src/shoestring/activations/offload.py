@@ -133,7 +133,7 @@ def _transfer(storage: Storage, phase: Phase, reads: tuple[int, ...], machine: M
         reads=reads,
         bytes_read=storage.nbytes if phase is Phase.FORWARD else 0,
         bytes_written=storage.nbytes if phase is not Phase.FORWARD else 0,
-        seconds=storage.nbytes / (machine.link or machine.bandwidth) + machine.op_seconds,
+        seconds=storage.nbytes / (machine.link or machine.bandwidth) + machine.op_cost(phase),
     )
 
 

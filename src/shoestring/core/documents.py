@@ -21,6 +21,7 @@ _MOST_BYTES: Final = 16 * 2**20
 _MOST_DEPTH: Final = 64
 _MOST_INT: Final = 2**63 - 1
 _LONGEST_NUMBER: Final = 40
+_LOOK: Final = 1024
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -59,6 +60,30 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         raise
 
 
+def check_replaced(path: str | os.PathLike[str], mark: str, what: str, *, hint: str) -> None:
+    """Refuse to replace a file that is not of our making.
+
+    Args:
+        path: where a file is to be written; there may be none yet, or an empty one.
+        mark: text that stands among the first of our own files.
+        what: the others are not, as in ``no report``.
+        hint: what to do about it.
+
+    Raises:
+        InputError: there is another file, or it cannot be read.
+    """
+    place = Path(path)
+    try:
+        if not place.is_file():
+            return
+        with place.open("rb") as file:
+            start = file.read(_LOOK)
+    except OSError as error:
+        raise InputError(f"{place} cannot be read ({_reason(error)}).", hint=hint) from error
+    if start and mark.encode() not in start:
+        raise InputError(f"{place} is there already, and is {what}.", hint=hint)
+
+
 def read_document(
     path: str | os.PathLike[str], schema: str, *, most_bytes: int = _MOST_BYTES
 ) -> dict[str, object]:
@@ -78,7 +103,32 @@ def read_document(
             or breaks a limit.
     """
     name = os.fspath(path)
-    data = _read_bytes(name, most_bytes)
+    return _parsed(_read_bytes(name, most_bytes), schema, name)
+
+
+def parse_document(
+    text: str, schema: str, *, name: str = "the text", most_bytes: int = _MOST_BYTES
+) -> dict[str, object]:
+    """Read a JSON document from text, as `read_document` does from a file.
+
+    Args:
+        text: the document.
+        schema: the schema it must have, as in ``shoestring/plan/1``.
+        name: what errors call it.
+        most_bytes: the largest size accepted, in bytes.
+
+    Returns:
+        The document, its ``schema`` included.
+
+    Raises:
+        InputError: it is too large, is no JSON object of this schema, or breaks a limit.
+    """
+    data = text.encode(errors="surrogatepass")
+    _check_size(data, name, most_bytes)
+    return _parsed(data, schema, name)
+
+
+def _parsed(data: bytes, schema: str, name: str) -> dict[str, object]:
     try:
         return _parse(data, schema)
     except _Fault as fault:
@@ -130,11 +180,15 @@ def _read_bytes(name: str, most_bytes: int) -> bytes:
         raise InputError(
             f"{name!r} cannot be read ({_reason(error)}).", hint="check the path and its rights."
         ) from None
+    _check_size(data, name, most_bytes)
+    return data
+
+
+def _check_size(data: bytes, name: str, most_bytes: int) -> None:
     if len(data) > most_bytes:
         raise InputError(
             f"{name} has more than {most_bytes} bytes.", hint="it cannot be such a document."
         )
-    return data
 
 
 def _parse(data: bytes, schema: str) -> dict[str, object]:

@@ -3,8 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from shoestring.core.trace import Op
+from shoestring.core.kernels import Kernel, kernel_of
+from shoestring.core.trace import Op, Phase, Work
+
+
+class Pace(NamedTuple):
+    """How fast one kind of kernel goes.
+
+    Attributes:
+        share: of the rate of large products that its FLOPs reach.
+        bandwidth: bytes a second that it reads and writes.
+        start: seconds that a call takes above a plain operation on a few numbers.
+    """
+
+    share: float
+    bandwidth: float
+    start: float
+
+
+class Price(NamedTuple):
+    """What one operation takes, in seconds.
+
+    Attributes:
+        compute: for its FLOPs.
+        memory: for its bytes; the kernel works on both at once.
+        cost: of being called at all, whatever its size.
+    """
+
+    compute: float
+    memory: float
+    cost: float
+
+    @property
+    def kernel(self) -> float:
+        """Seconds of the work alone: the longer of compute and memory."""
+        return max(self.compute, self.memory)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the operation: its work and its cost."""
+        return max(self.compute, self.memory) + self.cost
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +69,9 @@ class Machine:
         fused_attention: whether attention with dropout keeps no score matrix there.
         measured: True where the sheet's memory rows were compared with measurements.
         source: where the figures come from.
+        paces: how fast kinds of kernels go; one that is missing goes at the rate of products and
+            at the bandwidth, and starts at once.
+        op_costs: seconds of one operation by phase, in place of `op_seconds`.
     """
 
     name: str
@@ -45,9 +89,11 @@ class Machine:
     fused_attention: bool = False
     measured: bool = False
     source: str = ""
+    paces: Mapping[Kernel, Pace] = dataclasses.field(default_factory=dict)
+    op_costs: Mapping[Phase, float] = dataclasses.field(default_factory=dict)
 
     def seconds(self, op: Op) -> float:
-        """Estimate one operation's time: max(flops/rate, traffic/bandwidth) + cost per op.
+        """Estimate one operation's time: max(flops/rate, traffic/bandwidth) + cost of a call.
 
         Args:
             op: an operation of a trace.
@@ -57,8 +103,56 @@ class Machine:
         """
         if op.seconds is not None:
             return op.seconds
-        rate = self.flops.get(op.dtype) or self.flops["float32"]
-        return max(op.flops / rate, op.traffic / self.bandwidth) + self.op_seconds
+        return self.price(op.name, op.phase, op.dtype, op.work()).seconds
+
+    def price(self, name: str, phase: Phase, dtype: str, work: Work) -> Price:
+        """Estimate what an operation takes; all other estimates of time are made of this one.
+
+        Args:
+            name: of the operator, as in ``aten.mm.default`` or ``aten.mm``.
+            phase: when it runs.
+            dtype: of its tensors, as in ``float32``.
+            work: what it computes and moves.
+
+        Returns:
+            Its parts in seconds.
+        """
+        rate = self.peak(dtype)
+        moved = work.bytes_read + work.bytes_written
+        pace = self.paces.get(kernel_of(name, contracts=work.flops > 0))
+        if pace is None:
+            return Price(work.flops / rate, moved / self.bandwidth, self.op_cost(phase))
+        compute = work.flops / (rate * pace.share)
+        return Price(compute, moved / pace.bandwidth, self.op_cost(phase) + pace.start)
+
+    def peak(self, dtype: str) -> float:
+        """Return the rate of large products.
+
+        Args:
+            dtype: of their operands.
+
+        Returns:
+            FLOPs a second; those of float32 for a type that was not measured.
+        """
+        return self.flops.get(dtype) or self.flops["float32"]
+
+    def op_cost(self, phase: Phase) -> float:
+        """Return what an operation takes beside its kernel's work.
+
+        Args:
+            phase: when it runs; in forward there is Python around it, in backward hardly any.
+
+        Returns:
+            Seconds.
+        """
+        if phase is Phase.RECOMPUTE:
+            phase = Phase.FORWARD
+        return self.op_costs.get(phase, self.op_seconds)
+
+    @property
+    def fastest(self) -> float:
+        """The most bytes a second that any kind of kernel reaches."""
+        return max([self.bandwidth, *(pace.bandwidth for pace in self.paces.values())])
 
     def rounded(self, nbytes: int) -> int:
         """Return an allocation's size as the allocator rounds it.

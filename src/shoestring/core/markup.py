@@ -7,9 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+COUNT_PAGE: Final = '<meta name="generator" content="shoestring count">'
+REPORT_PAGE: Final = '<meta name="generator" content="shoestring report">'
+"""Marks in a page's head: such a page may be replaced by a newer one."""
+
 _BAR: Final = "display:inline-block;height:0.7em;background:#4477aa;width:{width:.0f}px"
 _WIDEST_BAR: Final = 160
-_CELL: Final = "padding:2px 12px 2px 0;white-space:nowrap;font-weight:inherit;text-align:"
+_CELL: Final = (
+    "padding:2px 12px 2px 0;white-space:nowrap;font-weight:inherit;vertical-align:top;text-align:"
+)
 _INLINE: Final = {
     "table": "border-collapse:collapse;background:transparent",
     "caption": "text-align:left;font-weight:bold",
@@ -136,7 +142,7 @@ def table(
     )
     reach = {"tabindex": "0", "role": "region", "aria-label": caption}
     if inline:
-        reach["style"] = "overflow-x:auto"
+        reach["style"] = "overflow-x:auto;margin-bottom:1em"
     return tag("div", inner, cls="scroll", attributes=reach)
 
 

@@ -3,6 +3,7 @@
 run.json        what was run, on what, and how it went: `Run`
 log.jsonl       a line for each logged step or evaluation, as `Entry`
 timeline.json   the memory of one step, plain and as planned, and the costs by module
+count.json      the FLOPs and bytes of one step as planned, as `shoestring.Count` keeps them
 checkpoints/    complete checkpoints
 model/          the trained model, when the run has finished
 """
@@ -133,6 +134,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where the checkpoints are."""
         return self.path / "checkpoints"
+
+    @property
+    def count(self) -> Path:
+        """Where the count of the step goes."""
+        return self.path / "count.json"
 
     @property
     def model(self) -> Path:

@@ -309,7 +309,6 @@ class Trace:
         """
         if rows == self.rows:
             return self
-        factor = rows / self.rows
         storages = tuple(
             dataclasses.replace(s, nbytes=max(0, round(s.nbytes + (rows - self.rows) * s.per_row)))
             if s.per_row

@@ -160,6 +160,33 @@ def format_bytes(size: float) -> str:
     return f"{sign}{size:.{digits}f} {unit}"
 
 
+_PREFIXES = ("k", "M", "G", "T", "P", "E", "Z")
+
+
+def format_count(count: float) -> str:
+    """Write a number of things for people, in decimal units with three digits.
+
+    Args:
+        count: how many, negative for a saving.
+
+    Returns:
+        Text such as ``"12"`` or ``"1.25 G"``.
+
+    Example:
+        >>> format_count(1_249_000_000)
+        '1.25 G'
+    """
+    sign, count = ("-" if count < 0 else ""), abs(count)
+    prefixes = iter(_PREFIXES)
+    prefix = ""
+    while count >= 999.5 and (more := next(prefixes, "")):  # 999.5 of one is 1.00 of the next
+        count, prefix = count / 1000, more
+    if not prefix:
+        return f"{sign}{count:.3g}"
+    digits = 0 if count >= 99.95 else 1 if count >= 9.995 else 2
+    return f"{sign}{count:.{digits}f} {prefix}"
+
+
 def format_seconds(seconds: float) -> str:
     """Write a duration for people, with two or three digits.
 

@@ -5,17 +5,20 @@ The folder ``machines`` beside this file holds one JSON sheet a card, every row 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.resources
 import json
 import math
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 
 from shoestring.core.errors import InputError
-from shoestring.core.machine import Machine
+from shoestring.core.kernels import Kernel
+from shoestring.core.machine import Machine, Pace
+from shoestring.core.trace import Phase
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.measure import host
 from shoestring.measure.cache import cache_folder, read_cache, write_cache
@@ -23,7 +26,7 @@ from shoestring.measure.microbench import Rates, measure_rates
 
 THIS: Final = "this"
 SHEET_SCHEMA: Final = "shoestring/machine/1"
-CACHE_SCHEMA: Final = "shoestring/rates/1"
+CACHE_SCHEMA: Final = "shoestring/rates/2"
 _MOST_TRIES: Final = 3
 
 _CUDA_CONTEXT: Final = 500 * 2**20
@@ -51,7 +54,7 @@ def load_machine(name: str | Machine | None = None) -> Machine:
     """Return a machine's sheet.
 
     Rates are what is reached: the datasheet's, times the share of it that the sheet names.
-    ``this`` is measured in about a second and kept in the user's cache folder.
+    ``this`` is measured in about two seconds and kept in the user's cache folder.
 
     Args:
         name: one of `machine_names`; None for ``this``; a `Machine` is returned as it is.
@@ -110,6 +113,7 @@ def describe(machine: Machine) -> str:
     if machine.link is not None:
         rows.append(("host link", f"{machine.link / 1e9:.3g} GB/s"))
     rows.append(("an operation", format_seconds(machine.op_seconds)))
+    rows += [(f"in {phase}", format_seconds(cost)) for phase, cost in machine.op_costs.items()]
     if machine.device != "cpu":
         rows.append(("context", format_bytes(machine.context)))
         rows.append(("reserve", f"{machine.reserve:.0%} of allocated"))
@@ -206,6 +210,8 @@ def _this() -> Machine:
         op_seconds=rates.op_seconds,
         measured=True,
         source=source,
+        paces=rates.paces,
+        op_costs=rates.op_costs,
     )
 
 
@@ -223,18 +229,32 @@ def _rates(device: str, threads: int, path: Path) -> Rates:
         return known
     rates = measure_rates(device)
     rates = rates if known is None else rates.best(known)
-    row = [rates.flops, rates.bandwidth, rates.op_seconds, rates.link, rates.quiet, tries + 1]
+    row = {**dataclasses.asdict(rates), "tries": tries + 1}
     write_cache(path, CACHE_SCHEMA, {**read_cache(path, CACHE_SCHEMA), key: row})
     return rates
 
 
 def _from_row(row: object, device: str) -> tuple[Rates | None, int]:
     """Return a row of the cache file and how often it was measured; None where it is none."""
-    if not (isinstance(row, list) and len(row) == 6 and isinstance(row[0], dict)):
+    try:
+        fields = dict(cast(dict[str, Any], row))  # whatever it is, `_usable` looks at it
+        tries = fields.pop("tries")
+        paces = {Kernel(name): Pace(*pace) for name, pace in fields.pop("paces").items()}
+        op_costs = {Phase(name): cost for name, cost in fields.pop("op_costs").items()}
+        rates = Rates(**fields, paces=paces, op_costs=op_costs)
+        usable = _usable(rates, device) and type(tries) is int
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None, 0
-    flops, bandwidth, op_seconds, link, quiet, tries = row
-    numbers = [*flops.values(), bandwidth, op_seconds, *([link] if device == "cuda" else [])]
-    usable = all(type(n) is float and math.isfinite(n) and n > 0 for n in numbers)
-    if not (usable and "float32" in flops and type(quiet) is bool and type(tries) is int):
-        return None, 0
-    return Rates(flops, bandwidth, op_seconds, link if device == "cuda" else None, quiet), tries
+    return (rates, tries) if usable else (None, 0)
+
+
+def _usable(rates: Rates, device: str) -> bool:
+    """Whether what a file holds can have been measured."""
+    numbers = [*rates.flops.values(), rates.bandwidth, rates.op_seconds, *rates.op_costs.values()]
+    numbers += [n for pace in rates.paces.values() for n in (pace.share, pace.bandwidth)]
+    if device == "cuda":
+        numbers.append(cast(float, rates.link))
+    starts = [pace.start for pace in rates.paces.values()]
+    positive = all(type(n) is float and math.isfinite(n) and n > 0 for n in numbers)
+    started = all(type(n) is float and math.isfinite(n) and n >= 0 for n in starts)
+    return positive and started and "float32" in rates.flops and type(rates.quiet) is bool

@@ -1,18 +1,28 @@
-"""What this computer does in a second: matrix products, copies, small operations.
+"""What this computer does in a second: products, copies, other kernels, small operations.
 
-Takes about a second, draws no random numbers and leaves torch's threads and settings alone.
+Takes about two seconds, draws no random numbers and leaves torch's threads and settings alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
 
 import torch
 
+from shoestring.core.kernels import Kernel
+from shoestring.core.machine import Pace
+from shoestring.core.trace import Phase
+from shoestring.measure._torch import without_modes
 from shoestring.measure.host import busy_seconds
+from shoestring.measure.op_costs import measure_op_costs
+from shoestring.measure.paces import measure_paces, now
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -37,6 +47,8 @@ class Rates:
         op_seconds: cost of one small operation of a training step.
         link: bytes a second from pinned host memory to the card; None on a CPU.
         quiet: whether other processes left the processors alone meanwhile.
+        paces: how fast kinds of kernels go; none on a card.
+        op_costs: seconds of one operation beside its kernel's work, by phase; none on a card.
     """
 
     flops: dict[str, float]
@@ -44,9 +56,13 @@ class Rates:
     op_seconds: float
     link: float | None = None
     quiet: bool = True
+    paces: Mapping[Kernel, Pace] = dataclasses.field(default_factory=dict)
+    op_costs: Mapping[Phase, float] = dataclasses.field(default_factory=dict)
 
     def best(self, other: Rates) -> Rates:
         """Return the better of two measurements, row by row; quiet where one was.
+
+        Paces and costs are medians already, so that the mean of both is taken.
 
         Args:
             other: another measurement of the same machine.
@@ -59,7 +75,18 @@ class Rates:
             op_seconds=min(self.op_seconds, other.op_seconds),
             link=max(links, default=None),
             quiet=self.quiet or other.quiet,
+            paces=_merged(self.paces, other.paces, _between),
+            op_costs=_merged(self.op_costs, other.op_costs, lambda one, two: (one + two) / 2),
         )
+
+
+def _merged(mine: Mapping[K, V], other: Mapping[K, V], choose: Callable[[V, V], V]) -> dict[K, V]:
+    found = {**other, **mine}
+    return {k: choose(mine[k], other[k]) if k in mine and k in other else found[k] for k in found}
+
+
+def _between(one: Pace, other: Pace) -> Pace:
+    return Pace(*((a + b) / 2 for a, b in zip(one, other, strict=True)))
 
 
 def measure_rates(device: str = "cpu") -> Rates:
@@ -76,13 +103,24 @@ def measure_rates(device: str = "cpu") -> Rates:
         True
     """
     start, own, all_before = time.perf_counter(), time.process_time(), busy_seconds()
-    with torch.autocast(device, enabled=False):
+    with contextlib.ExitStack() as stack:
+        # Whatever the caller does to the operations of his own, these run plainly.
+        stack.enter_context(without_modes())
+        stack.enter_context(torch.device(device))
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.autocast(device, enabled=False))
         rates = Rates(
             flops={str(t).removeprefix("torch."): _product_rate(t, device) for t in DTYPES},
             bandwidth=_bandwidth(device),
             op_seconds=_op_seconds(device),
             link=_link(device) if device == "cuda" else None,
         )
+        if device == "cpu":
+            # How much slower other kernels are than products is not the same on a card, where
+            # nobody has compared it with steps.
+            paces = measure_paces(rates.bandwidth)
+            costs = measure_op_costs(paces, device)
+            rates = dataclasses.replace(rates, paces=paces, op_costs=costs)
     all_after = busy_seconds()
     if all_before is None or all_after is None:
         return rates
@@ -92,13 +130,9 @@ def measure_rates(device: str = "cpu") -> Rates:
 
 def _timed(run: Callable[[], object], device: str) -> float:
     """Return the seconds of one call, to the end of its kernels."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = now(device)
     run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now(device) - start
 
 
 @torch.no_grad()

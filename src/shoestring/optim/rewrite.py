@@ -11,7 +11,7 @@ import torch
 from shoestring.core.edit import Editor
 from shoestring.core.machine import Machine
 from shoestring.core.profile import Step
-from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Trace, last_use, total
+from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Trace, Work, last_use, total
 from shoestring.optim.sliced import slice_elements
 
 SUPPORTED: Final = {
@@ -23,6 +23,9 @@ SUPPORTED: Final = {
 
 Placed: TypeAlias = tuple[int, int, Op]
 """An inserted operation: the operation it follows, the gradient it uses, and itself."""
+
+_UPDATE: Final = "aten.add_.Tensor"
+"""What the kernels of a slice's update are priced as."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -146,8 +149,8 @@ def _updates(
             writes=tensors,
             workspace=does.temporaries * machine.rounded(min(storage.nbytes, limit)),
             dtype=dtype,
-            seconds=(work.bytes_read + work.bytes_written) / machine.bandwidth
-            + launches * machine.op_seconds,
+            seconds=machine.price(_UPDATE, Phase.OPTIMIZER, dtype, work).memory
+            + launches * machine.price(_UPDATE, Phase.OPTIMIZER, dtype, Work()).cost,
             **work._asdict(),
         )
         updates.append((grad, op))
