@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.core import InputError
-from shoestring.core.documents import read_document, write_text
+from shoestring.core.documents import check_replaced, parse_document, read_document, write_text
 
 SCHEMA = "shoestring/plan/1"
 HEAD = '{"schema": "shoestring/plan/1", "value": '
@@ -255,3 +255,34 @@ def test_any_bytes_are_refused(
 ) -> None:
     with pytest.raises(InputError):
         fuzzed(content)
+
+
+def test_text_is_read_as_a_file_is(path: Path) -> None:
+    good = '{"schema": "shoestring/plan/1", "value": 1}'
+    assert parse_document(good, SCHEMA) == read(path, good)
+    for text, sentence in (
+        ("", "the text is empty"),
+        (good[:-3], "the text is cut short"),
+        (good.replace("plan", "run"), "the text has schema"),
+        (HEAD + '"\ud800"}', "is not JSON: it is not text"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            parse_document(text, SCHEMA)
+    with pytest.raises(InputError, match="message has more than 8 bytes"):
+        parse_document(good, SCHEMA, name="message", most_bytes=8)
+
+
+def test_only_our_own_files_are_replaced(path: Path) -> None:
+    def check() -> None:
+        check_replaced(path, "<ours>", "no page", hint="name another.")
+
+    check()
+    for content in ("", "<head><ours>"):
+        path.write_text(content)
+        check()
+    path.write_text("notes")
+    with pytest.raises(InputError, match="is there already, and is no page"):
+        check()
+    path.write_text(" " * 2000 + "<ours>")
+    with pytest.raises(InputError, match="no page"):
+        check()

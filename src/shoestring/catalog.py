@@ -190,6 +190,18 @@ _ROWS: Final = (
         summary="the fastest allowed change of the step that meets a budget",
     ),
     Row(
+        name="count",
+        path="shoestring.measure.count:count",
+        kind="verb",
+        summary="the FLOPs, multiply-adds and bytes of any code, by module, operator and phase",
+    ),
+    Row(
+        name="diff",
+        path="shoestring.measure.diff:diff",
+        kind="verb",
+        summary="what changed between two counts",
+    ),
+    Row(
         name="explain_oom",
         path="shoestring.planner.oom:explain_oom",
         kind="verb",
@@ -212,6 +224,18 @@ _ROWS: Final = (
         path="shoestring.core.profile:Profile",
         kind="record",
         summary="what a step costs, module by module and byte by byte",
+    ),
+    Row(
+        name="Count",
+        path="shoestring.measure.counts:Count",
+        kind="record",
+        summary="what was counted: a table, JSON, HTML or CSV of it",
+    ),
+    Row(
+        name="Difference",
+        path="shoestring.measure.diff:Difference",
+        kind="record",
+        summary="two counts side by side",
     ),
     Row(
         name="Plan",

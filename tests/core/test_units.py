@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from shoestring.core import Budget, InputError
 from shoestring.core.units import (
     format_bytes,
+    format_count,
     format_seconds,
     parse_batch,
     parse_bytes,
@@ -122,6 +123,35 @@ def test_percentages() -> None:
 def test_percentages_out_of_range_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="percentage"):
         parse_percent(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (12, "12"),
+        (999, "999"),
+        (999.6, "1.00 k"),
+        (1000, "1.00 k"),
+        (9_995, "10.0 k"),
+        (99_950, "100 k"),
+        (999_499, "999 k"),
+        (999_500, "1.00 M"),
+        (1_249_000_000, "1.25 G"),
+        (7 * 10**24, "7000 Z"),
+        (-1500, "-1.50 k"),
+        (0.25, "0.25"),
+    ],
+)
+def test_counts_are_written_with_three_digits(count: float, text: str) -> None:
+    assert format_count(count) == text
+
+
+@given(st.integers(0, 10**21))
+def test_a_written_count_is_within_half_a_percent(count: int) -> None:
+    number, _, prefix = format_count(count).partition(" ")
+    size = float(number) * 1000.0 ** " kMGTPEZ".index(prefix or " ")
+    assert abs(size - count) <= 0.00501 * count
 
 
 def test_batches() -> None:

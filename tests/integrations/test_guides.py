@@ -39,7 +39,7 @@ def lines(code: str) -> int:
 CASES = [(name, number) for name in HERE for number in range(len(pairs(name)))]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GUIDES.glob("*.md")))
+@pytest.mark.parametrize("name", sorted({path.stem for path in GUIDES.glob("*.md")} - {"count"}))
 def test_a_plan_takes_at_most_fifteen_lines_more(name: str) -> None:
     for plain, planned in pairs(name):
         assert "plan.apply(" not in plain

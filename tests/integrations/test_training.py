@@ -24,6 +24,7 @@ transformers = pytest.importorskip("transformers")
 
 from shoestring.integrations.text_training import Outcome, train  # noqa: E402  # needs the package
 from shoestring.integrations.training_settings import TextTraining  # noqa: E402
+from shoestring.measure.counts import Count  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -90,6 +91,9 @@ def test_classification(brought: Path, tmp_path: Path) -> None:
     assert timeline.plain.peak == kept.plan["plain"]["peak"]
     columns = zip(*timeline.planned.kinds.values(), strict=True)
     assert max(map(sum, columns)) == timeline.planned.peak == kept.plan["predicted"]["peak"]
+    count = Count.load(folder.count)
+    assert count.flops >= timeline.modules[0]["flops"]
+    assert not count.unknown_ops
     assert [p.name for p in checkpoints(folder.checkpoints)] == ["checkpoint-80", "checkpoint-100"]
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder.model)

@@ -76,6 +76,8 @@ def test_what_is_overwritten_is_not_read() -> None:
     assert moved(lambda: x.copy_(y)) == (40, 40)
     assert moved(lambda: torch.add(y, y, out=x)) == (40, 40)
     assert moved(lambda: torch.zeros(10)) == (0, 40)
+    assert moved(lambda: torch.zeros_like(x)) == moved(lambda: x.new_ones(10)) == (0, 40)
+    assert moved(lambda: torch.empty_like(x)) == moved(lambda: x.new_empty(10)) == (0, 0)
 
 
 def test_of_a_table_only_what_is_looked_up_is_read() -> None:

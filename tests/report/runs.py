@@ -14,6 +14,7 @@ import shoestring
 from shoestring.core.profile import Profile
 from shoestring.core.run_folder import Entry, Memory, Run, RunFolder, Timeline
 from shoestring.core.trace import Kind
+from shoestring.measure.profiled import count_of
 from shoestring.planner.plan import Plan
 from shoestring.report.thin import kept
 
@@ -138,4 +139,5 @@ def write(path: Path, source: Made, log: list[Entry], **changes: object) -> Path
     for entry in log:
         folder.append(entry)
     folder.write_timeline(source.timeline)
+    count_of(source.planned).save(folder.count)
     return path

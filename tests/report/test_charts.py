@@ -401,7 +401,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(drawn: browser.Pa
     assert all(outline == "solid" for _, _, outline, _ in seen)
     folded = drawn.evaluate("document.querySelectorAll('summary').length")
     assert sum(name == "SUMMARY" for name, _, _, _ in seen) == folded
-    assert sum(name == "A" for name, _, _, _ in seen) == 6
+    assert sum(name == "A" for name, _, _, _ in seen) == 7
 
 
 def test_a_screen_reader_is_told_of_charts_and_tables(drawn: browser.Page) -> None:

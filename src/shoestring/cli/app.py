@@ -27,6 +27,7 @@ _DISK_ERRORS: Final = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 COMMANDS: Final = (
     ("profile", "shoestring.cli.profile:profile", "Say what one training step costs."),
     ("plan", "shoestring.cli.plan:plan", "Find what makes one training step fit a budget."),
+    ("count", "shoestring.cli.count:count", "Say where the FLOPs and bytes of one step go."),
     ("train", "shoestring.cli.train:train", "Train a model on your texts within a budget."),
     ("report", "shoestring.cli.report:report", "Write an offline page about one run or several."),
     ("list", "shoestring.cli.listing:list_rows", "List the techniques and public names."),

@@ -8,8 +8,8 @@ import functools
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from shoestring.cli import models
 from shoestring.core.errors import InputError, NoEffectWarning, RefusedError
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from shoestring.core.profile import Profile
     from shoestring.planner.tracing import MakeOptimizer
+
+T = TypeVar("T")
 
 OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "none"]
 
@@ -73,49 +75,77 @@ def profiled(
         InputError: something of it cannot be used.
         RefusedError: the model cannot be traced.
     """
+
+    def work(brought: models.Brought) -> Profile:
+        from shoestring.planner.profiling import profile as profile_step
+
+        check_trained(brought.model, "leave requires_grad set where the model is to learn.")
+        return profile_step(
+            brought.model,
+            brought.batch,
+            loss=brought.loss,
+            optimizer=make_optimizer(optimizer),
+            machine=machine,
+        )
+
+    brought, prof = on_model(model, batch, dtype=dtype, machine=machine, work=work)
+    return dataclasses.replace(prof, assumptions=advised(prof.assumptions, brought))
+
+
+def on_model(
+    model: str,
+    batch: str,
+    *,
+    dtype: str | None,
+    machine: str | None,
+    work: Callable[[models.Brought], T],
+) -> tuple[models.Brought, T]:
+    """Find a MODEL as it is given on the command line, build it, and trace it in some way.
+
+    It is built without data; where its step depends on data, it is built and traced once more
+    with data.
+
+    Args:
+        model: what ``shoestring.cli.models`` finds.
+        batch: sizes, as in ``32x64``.
+        dtype: of a factory's tensor, or None.
+        machine: name of a data sheet, told before the model is built if it is wrong; None for
+            none.
+        work: traces what was built.
+
+    Returns:
+        What was built, and what the work returned.
+
+    Raises:
+        InputError: something of it cannot be used.
+        RefusedError: the model cannot be traced.
+    """
     sizes = parse_batch(batch)
     models.be_quiet()
     with talk("loading"):
         from shoestring.measure.machines import load_machine
-        from shoestring.measure.step import MEAN_NOTE
 
-        load_machine(machine)  # a wrong name is told before a model is built
+        if machine is not None:
+            load_machine(machine)
         source = models.find(model, sizes, dtype=dtype)
         brought = source.build(True)
     for sentence in brought.notes:
         note(sentence)
     with talk("tracing one step"):
         try:
-            prof = _trace(brought, optimizer=optimizer, machine=machine)
+            return brought, _told(brought, work)
         except (InputError, RefusedError) as error:
             if not _needs_data(error, brought.model):
                 raise
-            prof = None
-        if prof is None:  # outside of the handler, which keeps the failed trace alive
-            brought = _with_data(source, brought)
-            prof = _trace(brought, optimizer=optimizer, machine=machine)
-    advice = {MEAN_NOTE: f"{MEAN_NOTE}; to be exact, {brought.loss_hint.removesuffix('.')}"}
-    assumed = tuple(advice.get(sentence, sentence) for sentence in prof.assumptions)
-    return dataclasses.replace(prof, assumptions=assumed)
+        # Outside of the handler, which keeps the failed trace alive.
+        brought = _with_data(source, brought)
+        return brought, _told(brought, work)
 
 
-def _trace(brought: models.Brought, *, optimizer: OptimizerName, machine: str) -> Profile:
-    from shoestring.planner.profiling import profile as profile_step
-
-    model = brought.model
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError(
-            f"{type(model).__name__} has no trainable parameter.",
-            hint="leave requires_grad set where the model is to learn.",
-        )
+def _told(brought: models.Brought, work: Callable[[models.Brought], T]) -> T:
+    """Trace a model; an error's hint is about the command line."""
     try:
-        return profile_step(
-            model,
-            brought.batch,
-            loss=brought.loss,
-            optimizer=_optimizer(optimizer),
-            machine=machine,
-        )
+        return work(brought)
     except InputError as error:
         if "the step raised" in error.message:
             raise InputError(error.message, hint=brought.hint or error.hint) from error
@@ -124,7 +154,39 @@ def _trace(brought: models.Brought, *, optimizer: OptimizerName, machine: str) -
         raise
 
 
-def _optimizer(name: OptimizerName) -> MakeOptimizer | None:
+def advised(assumptions: Sequence[str], brought: models.Brought) -> tuple[str, ...]:
+    """Return what was assumed, with what to do about it on the command line.
+
+    Args:
+        assumptions: of a trace.
+        brought: what was traced.
+    """
+    from shoestring.measure.step import MEAN_NOTE
+
+    advice = {MEAN_NOTE: f"{MEAN_NOTE}; to be exact, {brought.loss_hint.removesuffix('.')}"}
+    return tuple(advice.get(sentence, sentence) for sentence in assumptions)
+
+
+def check_trained(model: torch.nn.Module, hint: str) -> None:
+    """Refuse a model that has nothing to train.
+
+    Args:
+        model: the model.
+        hint: what to do about it.
+
+    Raises:
+        InputError: it has no trainable parameter.
+    """
+    if not any(p.requires_grad for p in model.parameters()):
+        raise InputError(f"{type(model).__name__} has no trainable parameter.", hint=hint)
+
+
+def make_optimizer(name: OptimizerName) -> MakeOptimizer | None:
+    """Return what makes the optimizer of a short name; None for ``none``.
+
+    Args:
+        name: as on the command line.
+    """
     import torch
 
     known: dict[str, MakeOptimizer] = {

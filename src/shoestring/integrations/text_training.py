@@ -39,6 +39,7 @@ from shoestring.integrations.text_data import Examples, read_examples, split_exa
 from shoestring.integrations.text_models import load_model, load_tokenizer
 from shoestring.integrations.training_settings import Task, TextTraining
 from shoestring.integrations.transformers import PlannedTrainer
+from shoestring.measure.profiled import count_of
 from shoestring.planner.plan import Plan
 from shoestring.planner.planning import plan as make_plan
 from shoestring.planner.profiling import profile
@@ -284,7 +285,9 @@ def _planned(
         measured = {"peak": check.measured.peak, "resident": check.measured.rss}
         tell(str(check))
     rows = _eval_rows(prof, plan, data.rows)
-    folder.write_timeline(timeline_of(prof, predict(plan.steps, prof) or prof))
+    planned = predict(plan.steps, prof) or prof
+    folder.write_timeline(timeline_of(prof, planned))
+    count_of(planned).save(folder.count)
     return Run(
         model=settings.model,
         task=settings.task,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from shoestring.core.machine import Machine
@@ -181,7 +181,7 @@ class Count:
         """
         parts: dict[str, list[Row]] = {"": []}
         for row in self.rows:
-            for path in _paths(row.module, depth):
+            for path in enclosing(row.module, depth):
                 parts.setdefault(path, []).append(row)
         return {path: sum_up(rows) for path, rows in parts.items()}
 
@@ -325,7 +325,7 @@ class Count:
 
 
 @functools.lru_cache(maxsize=4096)
-def _paths(module: str, depth: int | None) -> tuple[str, ...]:
+def enclosing(module: str, depth: int | None) -> tuple[str, ...]:
     """Return a path and those it is inside of, the empty one first."""
     names = module.split(".") if module else []
     most = len(names) if depth is None else min(depth, len(names))
@@ -411,25 +411,3 @@ def _boundary(trace: Trace) -> tuple[int, int]:
         elif storage.death is None or (storage.kind is Kind.GRADIENT and storage.death == last):
             out += storage.nbytes
     return into, out
-
-
-def each_module(count: Count, depth: int | None) -> Iterator[tuple[int, str, Totals]]:
-    """Yield the modules as the lines of a tree.
-
-    Args:
-        count: a count.
-        depth: of the modules; all by default.
-
-    Yields:
-        Depth, path and cost; a module before what is inside it.
-    """
-    costs = count.by_module(depth)
-    children: dict[str, list[str]] = {}
-    for path in costs:
-        if path:
-            children.setdefault(path.rpartition(".")[0], []).append(path)
-    pending = [(0, "")]
-    while pending:
-        level, path = pending.pop()
-        yield level, path, costs[path]
-        pending += [(level + 1, child) for child in reversed(children.get(path, []))]

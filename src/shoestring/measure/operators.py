@@ -30,6 +30,7 @@ class Access(enum.Enum):
     BAGS = enum.auto()  # reads of its first tensor a row for each index
     SCATTERS = enum.auto()  # changes of its first tensor as much as is put into it
     OVERWRITES = enum.auto()  # does not read what it writes
+    MAKES = enum.auto()  # reads nothing: a tensor it is given is only an example
     ALLOCATES = enum.auto()  # touches nothing
 
 
@@ -53,8 +54,16 @@ _ACCESS: Final[dict[str, Access]] = {
         Access.OVERWRITES,
     ),
     **dict.fromkeys(
-        ("empty", "empty_like", "new_empty", "empty_strided", "empty_permuted", "set_"),
+        ("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty"),
         Access.ALLOCATES,
+    ),
+    **dict.fromkeys(("new_empty_strided", "set_"), Access.ALLOCATES),
+    **dict.fromkeys(
+        (
+            *("zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"),
+            *("rand_like", "randn_like", "randint_like"),
+        ),
+        Access.MAKES,
     ),
 }
 

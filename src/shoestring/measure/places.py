@@ -107,7 +107,7 @@ class Places:
         path = self._paths.get(id(module))
         if path is None:
             own = type(module).__name__
-            path = f"{self.path}.{own}" if self._stack else self._unused(own)
+            path = ".".join(filter(None, (self.path, own))) if self._stack else self._unused(own)
             self.name(module, path)
             if self._stack:
                 self._roots.pop()

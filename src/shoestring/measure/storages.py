@@ -17,13 +17,8 @@ class _Grave(weakref.ref[torch.UntypedStorage]):
 
     __slots__ = ("address", "index")
 
-    def __init__(
-        self,
-        storage: torch.UntypedStorage,
-        callback: Callable[[weakref.ref[torch.UntypedStorage]], None],
-    ) -> None:
-        super().__init__(storage, callback)
-        self.address = self.index = -1
+    address: int
+    index: int
 
 
 @dataclasses.dataclass(slots=True)

@@ -47,6 +47,8 @@ def bytes_moved(
     if outputs and not made:
         return 0, 0  # a view
     written = _total(made, sizes)
+    if access is Access.MAKES:
+        return 0, written
     if access is Access.WHOLE or not inputs:
         return _total(inputs, sizes), written
     if access is Access.OVERWRITES:

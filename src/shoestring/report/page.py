@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from shoestring import __version__
-from shoestring.core.documents import write_text
+from shoestring.core.documents import check_replaced, write_text
 from shoestring.core.errors import InputError
-from shoestring.core.markup import Html, joined, tag, text
+from shoestring.core.markup import REPORT_PAGE, Html, joined, tag, text
 from shoestring.report.curves import curves_figure, series
 from shoestring.report.reading import Seen, read_runs
 from shoestring.report.sections import run_sections, section, tiles
 from shoestring.report.summary import summary_table
-
-_GENERATOR: Final = '<meta name="generator" content="shoestring report">'
-# The mark stands among the first of the page.
-_LOOK: Final = 1024
 
 
 def write_report(
@@ -50,27 +46,9 @@ def write_report(
     home = Path(folders[0]) if len(folders) == 1 else Path()
     path = Path(out) if out is not None else home / "report.html"
     runs = read_runs(folders)
-    _check_replaced(path)
+    check_replaced(path, REPORT_PAGE, "no report", hint="name another file with --out.")
     write_text(path, page(runs))
     return path
-
-
-def _check_replaced(path: Path) -> None:
-    """Refuse to replace a file that is no report."""
-    try:
-        if not path.is_file():
-            return
-        with path.open("rb") as file:
-            start = file.read(_LOOK)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({(error.strerror or str(error)).lower()}).",
-            hint="name another file with --out.",
-        ) from error
-    if start and _GENERATOR.encode() not in start:
-        raise InputError(
-            f"{path} is there already, and is no report.", hint="name another file with --out."
-        )
 
 
 def page(runs: Sequence[Seen]) -> str:
@@ -89,7 +67,7 @@ def page(runs: Sequence[Seen]) -> str:
     head = joined(
         [
             Html('<meta charset="utf-8">\n'),
-            Html(f"{_GENERATOR}\n"),
+            Html(f"{REPORT_PAGE}\n"),
             Html(_policy(bundle, own)),
             Html('<meta name="viewport" content="width=device-width, initial-scale=1">\n'),
             Html('<meta name="color-scheme" content="light dark">\n'),

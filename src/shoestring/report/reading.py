@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shoestring.core.errors import InputError
 from shoestring.core.run_folder import Entry, Run, RunFolder, Timeline
+from shoestring.measure.counts import Count
 from shoestring.planner.plan import Plan
 from shoestring.planner.run_plan import plan_of_run
 
@@ -23,7 +24,8 @@ class Seen:
         plan: its plan, or None.
         log: its log; empty where there is none.
         timeline: the memory of one step, or None.
-        missing: why a part is missing, by its name: ``plan``, ``log`` or ``timeline``.
+        count: the FLOPs and bytes of one step, or None.
+        missing: why a part is missing, by its name: ``plan``, ``log``, ``timeline`` or ``count``.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Seen:
     plan: Plan | None
     log: tuple[Entry, ...]
     timeline: Timeline | None
+    count: Count | None
     missing: dict[str, str]
 
 
@@ -67,6 +70,7 @@ def _read(path: Path, name: str) -> Seen:
     plan: Plan | None = None
     log: list[Entry] = []
     timeline: Timeline | None = None
+    count: Count | None = None
     try:
         plan = plan_of_run(run)
     except InputError as error:
@@ -84,4 +88,11 @@ def _read(path: Path, name: str) -> Seen:
             missing["timeline"] = "the run has written no timeline."
     except InputError as error:
         missing["timeline"] = error.message
-    return Seen(name, run, plan, tuple(log), timeline, missing)
+    try:
+        if folder.count.exists():
+            count = Count.load(folder.count)
+        else:
+            missing["count"] = "the run has written none."
+    except InputError as error:
+        missing["count"] = error.message
+    return Seen(name, run, plan, tuple(log), timeline, count, missing)

@@ -7,6 +7,7 @@ from typing import Final
 
 from shoestring.core.markup import Html, joined, table, tag
 from shoestring.core.units import format_bytes, format_seconds
+from shoestring.measure.count_html import count_parts
 from shoestring.planner.plan import Plan
 from shoestring.report.curves import curves_figure, series, value_names
 from shoestring.report.memory import memory_figure
@@ -16,6 +17,7 @@ from shoestring.report.reading import Seen
 from shoestring.report.summary import prediction_error, progress_words, status_words
 
 _MOST_CURVES: Final = 12
+_DEPTH: Final = 3
 _NOTHING: Final = Html("")
 
 
@@ -34,7 +36,8 @@ def run_sections(seen: Seen, *, prefix: str, level: int) -> list[tuple[str, str,
         ("memory", "Memory", _memory(seen, prefix)),
         ("curves", "Loss and metrics", _curves(seen, prefix)),
         ("plan", "Plan", _plan(seen, prefix)),
-        ("modules", "Where bytes and FLOPs are", _modules(seen, prefix)),
+        ("modules", "What the modules hold", _modules(seen, prefix)),
+        ("count", "Where the FLOPs and bytes go", _count(seen)),
     )
     return [
         (f"{prefix}-{name}", title, section(f"{prefix}-{name}", title, content, level=level))
@@ -217,3 +220,10 @@ def _modules(seen: Seen, prefix: str) -> Html:
         return _missing("No costs by module", seen, "timeline")
     found = modules_figure(seen.timeline.modules, prefix=prefix)
     return found or tag("p", "The timeline has no costs by module.", cls="missing")
+
+
+def _count(seen: Seen) -> Html:
+    if seen.count is None:
+        return _missing("No count", seen, "count")
+    title = tag("p", f"Of one step as it is run: {seen.count.counted.title}.", cls="note")
+    return joined([title, *count_parts(seen.count, _DEPTH)])
