@@ -13,8 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from bench.counters.table import counters, flopco, speed, summary
 from bench.harness import RESULTS, Result, has_changed, is_older, read_result
 from bench.honesty_results import sources
+from bench.roofline_table import roofline
 from bench.techniques_table import TECHNIQUES
 from bench.trainers_table import trainers
 from shoestring.core.documents import read_document
@@ -287,12 +289,17 @@ def _share(value: object) -> str:
 
 
 RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
+    "counters": counters,
+    "counters-speed": speed,
+    "counters-summary": summary,
     "demo": demo,
+    "flopco": flopco,
     "forwarded": forwarded,
     "honesty": honesty,
     "honesty-random": honesty_random,
     "honesty-summary": honesty_summary,
     "peers": peers,
+    "roofline": roofline,
     "trace-speed": trace_speed,
     "trainers": trainers,
     **TECHNIQUES,

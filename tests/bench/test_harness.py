@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import run, tables, techniques_table, trainers_results
+from bench import roofline_table, run, tables, techniques_table, trainers_results
+from bench.counters import flopco, records
 from bench.harness import (
     RESULTS,
     SCHEMA,
@@ -29,6 +30,9 @@ FOREIGN = {
     tables.FORWARDED,
     techniques_table.SCHEMA,
     trainers_results.SCHEMA,
+    records.SCHEMA,
+    flopco.SCHEMA,
+    roofline_table.SCHEMA,
 }
 """Schemas of results that have a format of their own."""
 
