@@ -20,7 +20,7 @@ from typing import TypeAlias
 import torch
 
 from bench.architectures import find_case
-from shoestring.measure.allocator import measure_step, standing, steady_step
+from shoestring.measure.tracing.allocator import measure_step, standing, steady_step
 from tests.zoo import Case
 
 Optimizer: TypeAlias = Callable[..., torch.optim.Optimizer]

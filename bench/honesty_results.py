@@ -65,7 +65,7 @@ def sources(torch_version: str = torch.__version__) -> Record:
         *(p for p in sorted((ROOT / "tests" / "zoo").glob("*.py")) if "test_" not in p.name),
         ROOT / "bench" / "architectures.py",
         ROOT / "bench" / "honesty_measure.py",
-        ROOT / "src" / "shoestring" / "measure" / "allocator.py",
+        ROOT / "src" / "shoestring" / "measure" / "tracing" / "allocator.py",
         ROOT / "src" / "shoestring" / "measure" / "_torch.py",
     ]
     package = sorted(p for room in ROOMS for p in (ROOT / "src/shoestring" / room).rglob("*.py"))

@@ -53,7 +53,7 @@ from bench.harness import (
 from bench.honesty import Cell, measure, predict
 from bench.honesty_results import read, sources
 from shoestring.core.errors import InputError
-from shoestring.measure.allocator import standing, steady_step
+from shoestring.measure.tracing.allocator import standing, steady_step
 from tests.zoo import ZOO, Case
 from tests.zoo.case import Batch, Loss
 

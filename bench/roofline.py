@@ -35,7 +35,7 @@ from bench.roofline_table import SCHEMA
 from shoestring.core.documents import read_document, write_text
 from shoestring.core.errors import ShoestringError
 from shoestring.measure import Count, count, load_machine
-from shoestring.measure.step import StepOptions, plain_step
+from shoestring.measure.tracing.step import StepOptions, plain_step
 from tests.zoo import ZOO, Case
 
 ROOMS: Final = ("core", "measure")

@@ -26,8 +26,8 @@ from shoestring.activations.micro_batches import MicroBatches
 from shoestring.core.errors import RefusedError
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Technique
-from shoestring.measure.allocator import measure_step, standing, steady_step
-from shoestring.measure.step import StepOptions, forward_loss
+from shoestring.measure.tracing.allocator import measure_step, standing, steady_step
+from shoestring.measure.tracing.step import StepOptions, forward_loss
 from shoestring.planner.batches import with_row_sizes
 from tests.zoo import ZOO, Case
 

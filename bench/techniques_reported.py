@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from bench.techniques_measure import OPTIMIZERS, Cell, Side
-from shoestring.measure.allocator import standing, steady_step
-from shoestring.measure.fake import Batch
-from shoestring.measure.step import StepOptions, forward_loss
+from shoestring.measure.tracing.allocator import standing, steady_step
+from shoestring.measure.tracing.fake import Batch
+from shoestring.measure.tracing.step import StepOptions, forward_loss
 from tests.zoo import adapted
 
 RANK: Final = 16

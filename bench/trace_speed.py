@@ -36,7 +36,7 @@ from bench.harness import (
     write_result,
 )
 from bench.peers import TRACKED, tracked_peak
-from shoestring.measure.allocator import steady_step
+from shoestring.measure.tracing.allocator import steady_step
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,7 +29,7 @@ from recipes.demo_terms import limit_bytes
 from recipes.limited import enforce, read_status
 from shoestring.core.errors import AssumptionWarning
 from shoestring.integrations.transformers import PlannedTrainer
-from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.tracing.allocator import measure_step, standing
 from shoestring.planner.planning import explore
 
 _MEASURED_STEPS: Final = 2

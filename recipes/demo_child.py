@@ -24,7 +24,7 @@ from demo_terms import MEASURED_STEP, Mode, Settings
 from limited import enforce, read_status
 
 import shoestring
-from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.tracing.allocator import measure_step, standing
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 Step: TypeAlias = Callable[[Batch], torch.Tensor]

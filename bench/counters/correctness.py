@@ -56,7 +56,7 @@ def ours(case: Case) -> dict[str, object]:
         Counts by phase under ``ours``, operators without a formula under ``unknown``, and an
         ``error`` where it failed.
     """
-    from shoestring.measure.count import count
+    from shoestring.measure.counting.count import count
 
     model, x = case.build(ROWS)
     try:

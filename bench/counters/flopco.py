@@ -53,7 +53,7 @@ def reference() -> dict[str, object]:
 
 def ours() -> dict[str, object]:
     """Return the same by `shoestring.measure.count`."""
-    from shoestring.measure.count import count
+    from shoestring.measure.counting.count import count
 
     model, x, called = _linear()
     with count(model) as counted:

@@ -34,8 +34,8 @@ from bench.harness import (
     write_result,
 )
 from bench.trace_speed import SHAPES, _highest_resident
-from shoestring.measure.count import count
-from shoestring.measure.counts import Count
+from shoestring.measure.counting.count import count
+from shoestring.measure.counting.counts import Count
 
 FOLDER: Final = "counters-speed"
 MOST_RATIO: Final = 1.5

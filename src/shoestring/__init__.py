@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from shoestring.core.budget import Budget as Budget
     from shoestring.core.machine import Machine as Machine
     from shoestring.core.profile import Profile as Profile
-    from shoestring.measure.count import count as count
-    from shoestring.measure.counts import Count as Count
-    from shoestring.measure.diff import Difference as Difference
-    from shoestring.measure.diff import diff as diff
+    from shoestring.measure.counting.count import count as count
+    from shoestring.measure.counting.counts import Count as Count
+    from shoestring.measure.counting.diff import Difference as Difference
+    from shoestring.measure.counting.diff import diff as diff
     from shoestring.planner.oom import explain_oom as explain_oom
     from shoestring.planner.plan import Plan as Plan
     from shoestring.planner.planning import plan as plan

@@ -191,13 +191,13 @@ _ROWS: Final = (
     ),
     Row(
         name="count",
-        path="shoestring.measure.count:count",
+        path="shoestring.measure.counting.count:count",
         kind="verb",
         summary="the FLOPs, multiply-adds and bytes of any code, by module, operator and phase",
     ),
     Row(
         name="diff",
-        path="shoestring.measure.diff:diff",
+        path="shoestring.measure.counting.diff:diff",
         kind="verb",
         summary="what changed between two counts",
     ),
@@ -227,13 +227,13 @@ _ROWS: Final = (
     ),
     Row(
         name="Count",
-        path="shoestring.measure.counts:Count",
+        path="shoestring.measure.counting.counts:Count",
         kind="record",
         summary="what was counted: a table, JSON, HTML or CSV of it",
     ),
     Row(
         name="Difference",
-        path="shoestring.measure.diff:Difference",
+        path="shoestring.measure.counting.diff:Difference",
         kind="record",
         summary="two counts side by side",
     ),

@@ -24,10 +24,10 @@ from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot
 from shoestring.core.trace import ALWAYS, Block, Kind, Op, Phase, Storage, Trace
-from shoestring.measure.allocator import measure_step, standing, steady_step
-from shoestring.measure.blocks import repeated_blocks
-from shoestring.measure.fake import map_tensors
-from shoestring.measure.step import StepOptions, forward_loss
+from shoestring.measure.tracing.allocator import measure_step, standing, steady_step
+from shoestring.measure.tracing.blocks import repeated_blocks
+from shoestring.measure.tracing.fake import map_tensors
+from shoestring.measure.tracing.step import StepOptions, forward_loss
 from shoestring.planner.profiling import profile
 from tests.zoo import ZOO, Case
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from shoestring.activations.chunked_cross_entropy import chunked_cross_entropy, rows_per_chunk
 from shoestring.core.errors import InputError, RefusedError
-from shoestring.measure.allocator import measure_step
+from shoestring.measure.tracing.allocator import measure_step
 from tests.activations.same import EXACT, assert_same
 from tests.oracles import cross_entropy as oracle
 

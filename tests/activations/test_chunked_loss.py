@@ -18,7 +18,7 @@ from shoestring.activations.deferred_logits import DeferredLogits
 from shoestring.core.errors import InputError, NoEffectWarning, RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.trace import Phase, Trace
-from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.tracing.allocator import measure_step, standing
 from tests.activations.same import EXACT, assert_same
 
 transformers = pytest.importorskip("transformers")

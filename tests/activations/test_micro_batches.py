@@ -21,8 +21,8 @@ from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.technique import Slot
 from shoestring.core.trace import ALWAYS, Kind, Phase
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.step import StepOptions, forward_loss
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.step import StepOptions, forward_loss
 from shoestring.planner.batches import with_row_sizes
 from shoestring.planner.profiling import profile
 from tests.oracles.micro_batches import gradients_in_parts

@@ -19,9 +19,9 @@ from shoestring.core.machine import Machine
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot
 from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.blocks import repeated_blocks
-from shoestring.measure.step import StepOptions, forward_loss, plain_step
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.blocks import repeated_blocks
+from shoestring.measure.tracing.step import StepOptions, forward_loss, plain_step
 from shoestring.planner.profiling import profile
 from tests.zoo import ZOO, Case
 

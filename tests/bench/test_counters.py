@@ -443,7 +443,7 @@ def test_the_large_model_is_counted_by_its_closed_form() -> None:
 
 def test_every_deep_model_has_enough_operations() -> None:
     pytest.importorskip("transformers")
-    from shoestring.measure.count import count
+    from shoestring.measure.counting.count import count
 
     model, loss = overhead.DEEP["densenet"].build()
     with count(model) as counted:
@@ -452,7 +452,7 @@ def test_every_deep_model_has_enough_operations() -> None:
 
 
 def test_all_figures_are_read() -> None:
-    from shoestring.measure.count import count
+    from shoestring.measure.counting.count import count
 
     model = torch.nn.Linear(3, 4)
     with count(model) as counted:

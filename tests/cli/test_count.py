@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import shoestring
-from shoestring.measure.counts import Count
+from shoestring.measure.counting.counts import Count
 from tests.cli.conftest import ENVIRONMENT, Answer
 
 NET = """

@@ -12,7 +12,7 @@ import pytest
 
 from shoestring import Plan
 from shoestring.core.units import format_bytes
-from shoestring.measure.machines import load_machine
+from shoestring.measure.timing.machines import load_machine
 from tests.cli.conftest import ENVIRONMENT, Answer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "llama-8b"

@@ -1,7 +1,7 @@
 """A deliberate fault; README.md says how it is read."""
 
 PROMISE = "a count that was written reads back whole"
-SOURCE = "shoestring/measure/count_documents.py"
+SOURCE = "shoestring/measure/counting/documents.py"
 OLD = "    return tuple(Row(*values) for values in made)"
 NEW = "    return tuple(dict.fromkeys(Row(*values)._replace(calls=1) for values in made))"
 TESTS = (

@@ -1,7 +1,7 @@
 """A deliberate fault; README.md says how it is read."""
 
 PROMISE = "what an optimizer does is told apart from forward"
-SOURCE = "shoestring/measure/tracer.py"
+SOURCE = "shoestring/measure/tracing/tracer.py"
 OLD = "                return Phase.OPTIMIZER, path, -1, -1"
 NEW = "                pass"
 TESTS = (

@@ -1,7 +1,7 @@
 """A deliberate fault; README.md says how it is read."""
 
 PROMISE = "what the backward of compiled code computes a second time is counted apart"
-SOURCE = "shoestring/measure/compiled.py"
+SOURCE = "shoestring/measure/counting/compiled.py"
 OLD = "            node.meta[_REPEATED] = True\n"
 NEW = "            pass\n"
 TESTS = (

@@ -17,7 +17,7 @@ from torch import nn
 
 import shoestring.activations.offload as offload_module
 from shoestring.core.errors import NoEffectWarning, RefusedError
-from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.tracing.allocator import measure_step, standing
 from shoestring.planner.plan import Plan
 from shoestring.planner.profiling import fingerprint
 from tests.integrations.planned import (

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import shoestring
-from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.tracing.allocator import measure_step, standing
 from tests.integrations.guides import GUIDES, HERE, pairs
 from tests.integrations.planned import Weights, apart, close, one_thread
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from shoestring.core.budget import Budget
 from shoestring.core.errors import RefusedError
-from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.tracing.allocator import measure_step, standing
 from shoestring.planner.plan import Plan
 from shoestring.planner.planning import plan as make_plan
 from shoestring.planner.profiling import profile

@@ -24,7 +24,7 @@ transformers = pytest.importorskip("transformers")
 
 from shoestring.integrations.text_training import Outcome, train  # noqa: E402  # needs the package
 from shoestring.integrations.training_settings import TextTraining  # noqa: E402
-from shoestring.measure.counts import Count  # noqa: E402
+from shoestring.measure.counting.counts import Count  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

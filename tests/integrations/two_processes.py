@@ -22,7 +22,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from shoestring.core.errors import RefusedError
-from shoestring.measure.allocator import measure_step, standing
+from shoestring.measure.tracing.allocator import measure_step, standing
 from shoestring.optim import SlicedStep
 from shoestring.planner.batches import with_row_sizes
 from shoestring.planner.plan import Plan

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from shoestring.core.trace import Phase, Work
-from shoestring.measure.count import count
-from shoestring.measure.counts import Count, Counted, Row
+from shoestring.measure.counting.count import count
+from shoestring.measure.counting.counts import Count, Counted, Row
 
 WIDTH = 8
 

@@ -7,7 +7,7 @@ import torch
 
 from shoestring.core.errors import InputError
 from shoestring.measure import _torch
-from shoestring.measure.allocator import measure_step, standing, steady_step
+from shoestring.measure.tracing.allocator import measure_step, standing, steady_step
 
 N = 1000
 BYTES = 4 * N

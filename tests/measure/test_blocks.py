@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import nn
 
-from shoestring.measure.blocks import repeated_blocks
+from shoestring.measure.tracing.blocks import repeated_blocks
 from tests.zoo import ZOO, Case
 
 SMALL = {"num_hidden_layers": 3, "hidden_size": 32, "intermediate_size": 64}

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from shoestring.core.errors import InputError
 from shoestring.measure.compat import FlopCo
-from shoestring.measure.count import count
+from shoestring.measure.counting.count import count
 
 ROWS = 2
 

@@ -18,8 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from shoestring.core.trace import Op, Phase
 from shoestring.measure import _torch
-from shoestring.measure.compiled import GraphTracer, counted_graphs
-from shoestring.measure.tracer import Tracer
+from shoestring.measure.counting import _torch as compiler
+from shoestring.measure.counting.compiled import GraphTracer, counted_graphs
+from shoestring.measure.tracing.tracer import Tracer
 
 # Dynamo looks whether its inputs have gradients, and hides the warning it gets where it can.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
@@ -341,7 +342,7 @@ def test_changing_sizes_are_counted_each(dynamic: bool | None) -> None:
     found = flops(ops_of(run))
     layer = 2 * WIDTH * WIDTH * sum(numbers)
     assert found == {Phase.FORWARD: 2 * layer, Phase.BACKWARD: 4 * layer}
-    assert len(_torch.regions_of(Block.forward.__code__)) <= 2
+    assert len(compiler.regions_of(Block.forward.__code__)) <= 2
 
 
 def test_fake_tensors() -> None:
@@ -386,7 +387,7 @@ def test_following_the_modules_breaks_no_graph() -> None:
     followed, regions = [], []
     for _ in range(3):
         followed.append(Counter(op.name for op in ops_of(step, model=net)))
-        regions.append(_torch.regions_of(Net.forward.__code__))
+        regions.append(compiler.regions_of(Net.forward.__code__))
     assert regions == [regions[0]] * 3  # the hooks of one block are as good as another's
     dynamo.reset()
     alone = Counter(op.name for op in ops_of(step))
@@ -432,7 +433,7 @@ def test_afterwards_the_old_code_runs_without_being_compiled_again() -> None:
     found = []
     for _ in range(5):
         assert repeats(fast)
-        found.append(_torch.regions_of(scale.__code__))
+        found.append(compiler.regions_of(scale.__code__))
         with torch.compiler.set_stance("fail_on_recompile"):
             fast(rows())
     assert len(backend.shapes) == 1
@@ -578,18 +579,18 @@ def test_a_function_the_compiler_keeps_off() -> None:
 
 
 def test_a_region_is_new_each_time() -> None:
-    assert _torch.new_region() != _torch.new_region()
-    assert not _torch.is_compiling_off()
+    assert compiler.new_region() != compiler.new_region()
+    assert not compiler.is_compiling_off()
     with torch.compiler.set_stance("force_eager"):
-        assert _torch.is_compiling_off()
+        assert compiler.is_compiling_off()
 
 
 def test_operators_on_functions_have_an_eager_form() -> None:
-    assert _torch.eager_form(torch.ops.higher_order.cond) is not None
+    assert compiler.eager_form(torch.ops.higher_order.cond) is not None
     again = torch._prims.rng_prims.run_with_rng_state
-    assert _torch.draws_again(again)
-    assert not _torch.draws_again(torch.ops.aten.bernoulli.p)
-    form = _torch.eager_form(again)
+    assert compiler.draws_again(again)
+    assert not compiler.draws_again(torch.ops.aten.bernoulli.p)
+    form = compiler.eager_form(again)
     assert form is not None
     state = torch.get_rng_state()
     drawn = torch.rand(3)

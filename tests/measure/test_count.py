@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from shoestring.core.errors import InputError
 from shoestring.measure._torch import FakeTensorMode
-from shoestring.measure.count import count
-from shoestring.measure.counts import Count
+from shoestring.measure.counting.count import count
+from shoestring.measure.counting.counts import Count
 
 ROWS, WIDTH = 3, 8
 

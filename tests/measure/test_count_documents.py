@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from shoestring.core.errors import InputError
 from shoestring.core.trace import Phase
-from shoestring.measure.counts import Count, Counted
+from shoestring.measure.counting.counts import Count, Counted
 from tests.measure.counted_models import COUNTED, count_of, counted_step, row
 
 

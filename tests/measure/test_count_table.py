@@ -11,9 +11,9 @@ from hypothesis import given
 from shoestring.core.errors import InputError
 from shoestring.core.trace import Phase
 from shoestring.core.units import format_bytes, format_count
-from shoestring.measure.count_lines import added, guides, module_lines, op_lines, phase_lines
-from shoestring.measure.count_table import count_table, drawn, print_count
-from shoestring.measure.counts import Count, Counted, Totals
+from shoestring.measure.counting.counts import Count, Counted, Totals
+from shoestring.measure.counting.lines import added, guides, module_lines, op_lines, phase_lines
+from shoestring.measure.counting.table import count_table, drawn, print_count
 from tests.measure.counted_models import COUNTED, WIDTH, count_of, counted_step, row
 
 ESCAPES = re.compile(r"\x1b")

@@ -9,8 +9,8 @@ from hypothesis import given
 
 import shoestring
 from shoestring.core.trace import Phase
-from shoestring.measure.counts import Count, Counted, Totals
-from shoestring.measure.diff import Change, diff
+from shoestring.measure.counting.counts import Count, Counted, Totals
+from shoestring.measure.counting.diff import Change, diff
 from tests.measure.counted_models import COUNTED, count_of, counted_step, row
 
 

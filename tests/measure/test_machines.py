@@ -12,15 +12,16 @@ from shoestring.core.errors import InputError
 from shoestring.core.kernels import Kernel
 from shoestring.core.machine import Pace
 from shoestring.core.trace import Op, Phase
-from shoestring.measure import host, machines
-from shoestring.measure.machines import (
+from shoestring.measure import host
+from shoestring.measure.timing import machines
+from shoestring.measure.timing.machines import (
     describe,
     free_memory,
     load_machine,
     machine_names,
     read_sheet,
 )
-from shoestring.measure.microbench import Rates
+from shoestring.measure.timing.microbench import Rates
 
 CARDS = ("a100", "h100", "h200", "l4", "rtx-3090", "rtx-4090")
 STATUS = {"datasheet", "reported", "estimate", "torch", "none"}
@@ -53,7 +54,7 @@ def leaves(rows, path=()):
 
 def test_names_are_the_files():
     assert machine_names() == ("this", *CARDS)
-    folder = importlib.resources.files("shoestring.measure") / "machines"
+    folder = importlib.resources.files("shoestring.measure.timing") / "sheets"
     for file in folder.iterdir():
         document = json.loads(file.read_text("utf-8"))
         assert f"{document['name']}.json" == file.name

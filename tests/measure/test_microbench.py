@@ -13,11 +13,11 @@ from shoestring.core.kernels import Kernel
 from shoestring.core.machine import Pace
 from shoestring.core.trace import Phase
 from shoestring.measure import count
-from shoestring.measure import paces as paces_module
 from shoestring.measure._torch import FakeTensorMode
-from shoestring.measure.microbench import Rates, measure_rates
-from shoestring.measure.op_costs import measure_op_costs
-from shoestring.measure.paces import Sample, Timed, measure_paces
+from shoestring.measure.timing import paces as paces_module
+from shoestring.measure.timing.microbench import Rates, measure_rates
+from shoestring.measure.timing.op_costs import measure_op_costs
+from shoestring.measure.timing.paces import Sample, Timed, measure_paces
 
 
 @pytest.fixture(scope="module")

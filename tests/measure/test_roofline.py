@@ -14,8 +14,8 @@ from shoestring.core.kernels import Kernel, kernel_of
 from shoestring.core.machine import Machine, Pace
 from shoestring.core.trace import Op, Phase, Work
 from shoestring.measure import count, load_machine
-from shoestring.measure.counts import Counted, Row
-from shoestring.measure.roofline import make_roofline
+from shoestring.measure.counting.counts import Counted, Row
+from shoestring.measure.timing.roofline import make_roofline
 
 PLAIN = Machine(
     name="plain",

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from shoestring.core.errors import AssumptionWarning, InputError, RefusedError
 from shoestring.core.trace import ALWAYS, Kind, Phase
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.step import StepOptions, plain_step
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.step import StepOptions, plain_step
 from shoestring.planner.profiling import profile
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.measure.count import count
+from shoestring.measure.counting.count import count
 
 SIZES = st.integers(1, 5)
 DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float64, torch.int64])

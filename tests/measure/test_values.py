@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from shoestring.core.profile import Profile
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.step import StepOptions, plain_step
-from shoestring.measure.values import MOST, has_values
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.step import StepOptions, plain_step
+from shoestring.measure.tracing.values import MOST, has_values
 from shoestring.planner.batches import resize, with_row_sizes
 from shoestring.planner.profiling import profile
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from shoestring.measure._torch import record_allocations
 from shoestring.measure.cache import read_cache
-from shoestring.measure.workspace import SCHEMA, Workspace, WorkspaceProbe
+from shoestring.measure.tracing.workspace import SCHEMA, Workspace, WorkspaceProbe
 
 aten = torch.ops.aten
 

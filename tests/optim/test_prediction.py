@@ -14,7 +14,7 @@ from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Technique
 from shoestring.core.trace import ALWAYS, Kind, Phase, Trace
-from shoestring.measure.allocator import measure_step, standing, steady_step
+from shoestring.measure.tracing.allocator import measure_step, standing, steady_step
 from shoestring.optim import ReleaseGradients, SlicedStep
 from shoestring.optim.rewrite import update_span
 from shoestring.planner.profiling import profile

@@ -17,8 +17,8 @@ import shoestring
 from shoestring import Budget, Profile
 from shoestring.core import AssumptionWarning, InputError, RefusedError, ShoestringError
 from shoestring.measure._torch import FakeTensor
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.step import StepOptions, plain_step
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.step import StepOptions, plain_step
 
 
 class Pair(NamedTuple):

@@ -11,9 +11,9 @@ from torch import nn
 
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.fake import map_tensors
-from shoestring.measure.step import StepOptions, forward_loss, plain_step
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.fake import map_tensors
+from shoestring.measure.tracing.step import StepOptions, forward_loss, plain_step
 from shoestring.planner.profiling import profile
 from shoestring.planner.reported import Adam8bit, Bfloat16Autocast, Lora, Nf4Base, ZerothOrder
 from shoestring.planner.techniques import technique_classes

@@ -16,9 +16,9 @@ from torch import nn
 import shoestring
 from shoestring import Budget, Plan
 from shoestring.core import InputError
-from shoestring.measure import allocator
 from shoestring.measure._torch import record_allocations
-from shoestring.measure.allocator import Measured, steady_step
+from shoestring.measure.tracing import allocator
+from shoestring.measure.tracing.allocator import Measured, steady_step
 from shoestring.planner import verify as verify_module
 
 

@@ -14,7 +14,7 @@ import shoestring
 from shoestring.core.profile import Profile
 from shoestring.core.run_folder import Entry, Memory, Run, RunFolder, Timeline
 from shoestring.core.trace import Kind
-from shoestring.measure.profiled import count_of
+from shoestring.measure.counting.profiled import count_of
 from shoestring.planner.plan import Plan
 from shoestring.report.thin import kept
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shoestring.core.run_folder import RunFolder
 from shoestring.core.units import format_bytes, format_count
-from shoestring.measure.counts import Count
+from shoestring.measure.counting.counts import Count
 from tests.measure.counted_models import count_of, row
 from tests.report import runs
 from tests.report.test_page import HOSTILE, Page, page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from shoestring.measure.blocks import repeated_blocks
+from shoestring.measure.tracing.blocks import repeated_blocks
 
 
 def linear_layers(model: nn.Module) -> list[str]:

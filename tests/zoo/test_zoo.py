@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from shoestring.measure.allocator import measure_step, standing, steady_step
+from shoestring.measure.tracing.allocator import measure_step, standing, steady_step
 from tests.zoo import ZOO, Case
 
 ROOT = Path(__file__).resolve().parents[2]

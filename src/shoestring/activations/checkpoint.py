@@ -41,7 +41,7 @@ class BlockCheckpointing(Technique):
     that comes in empty is of no use in training and is not passed to the block.
 
     Args:
-        blocks: dotted paths of the blocks, as `shoestring.measure.blocks.repeated_blocks` or
+        blocks: dotted paths of the blocks, as `repeated_blocks` of `shoestring.measure.tracing` or
             a profile's trace names them.
 
     Example:

@@ -21,9 +21,9 @@ from shoestring.core.machine import Machine
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
 from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace, Work, total
-from shoestring.measure.fake import Batch, map_tensors, tensors_in
 from shoestring.measure.rng import rng_untouched
-from shoestring.measure.step import Loss, StepOptions, forward_loss
+from shoestring.measure.tracing.fake import Batch, map_tensors, tensors_in
+from shoestring.measure.tracing.step import Loss, StepOptions, forward_loss
 
 Gradients: TypeAlias = dict[str, torch.Tensor]
 Part: TypeAlias = Mapping[str, torch.Tensor] | tuple[torch.Tensor, ...] | torch.Tensor

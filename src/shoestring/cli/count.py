@@ -22,7 +22,7 @@ from shoestring.core.markup import COUNT_PAGE
 if TYPE_CHECKING:
     from shoestring.cli.models import Brought
     from shoestring.core.machine import Machine
-    from shoestring.measure.counts import Count
+    from shoestring.measure.counting.counts import Count
     from shoestring.planner.tracing import Run
 
 _DEPTH = 2
@@ -72,7 +72,7 @@ def count(
         write_text(html, found.to_html(_DEPTH if depth is None else depth, machine))
         sys.stdout.write(f"{html}\n")
     else:
-        from shoestring.measure.count_table import print_count
+        from shoestring.measure.counting.table import print_count
 
         print_count(found, _DEPTH if depth is None else depth, machine, by=by)
     return 0
@@ -139,8 +139,8 @@ def counted(
         return _trace(brought, forward=forward, optimizer=optimizer, machine=machine)
 
     brought, run = on_model(model, batch, dtype=dtype, machine=machine, work=work)
-    from shoestring.measure.counts import Count
-    from shoestring.measure.counts import counted as count_trace
+    from shoestring.measure.counting.counts import Count
+    from shoestring.measure.counting.counts import counted as count_trace
     from shoestring.planner.batches import describe_batch
 
     for sentence in advised(run.assumptions, brought):
@@ -161,7 +161,7 @@ def _trace(
 ) -> Run:
     import torch
 
-    from shoestring.measure.step import StepOptions
+    from shoestring.measure.tracing.step import StepOptions
     from shoestring.planner.tracing import trace_model
     from shoestring.planner.wrapped import refuse_spread, unwrapped
 
@@ -184,7 +184,7 @@ def _sheet(name: str | None) -> Machine:
     sheet of this computer goes by another name.
     """
     from shoestring.core.machine import Machine
-    from shoestring.measure.machines import load_machine
+    from shoestring.measure.timing.machines import load_machine
 
     if name is None:
         return Machine(

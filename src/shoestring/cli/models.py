@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from shoestring.measure.fake import Batch
-    from shoestring.measure.step import Loss
+    from shoestring.measure.tracing.fake import Batch
+    from shoestring.measure.tracing.step import Loss
 
 T = TypeVar("T")
 

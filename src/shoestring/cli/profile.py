@@ -123,7 +123,7 @@ def on_model(
     sizes = parse_batch(batch)
     models.be_quiet()
     with talk("loading"):
-        from shoestring.measure.machines import load_machine
+        from shoestring.measure.timing.machines import load_machine
 
         if machine is not None:
             load_machine(machine)
@@ -161,7 +161,7 @@ def advised(assumptions: Sequence[str], brought: models.Brought) -> tuple[str, .
         assumptions: of a trace.
         brought: what was traced.
     """
-    from shoestring.measure.step import MEAN_NOTE
+    from shoestring.measure.tracing.step import MEAN_NOTE
 
     advice = {MEAN_NOTE: f"{MEAN_NOTE}; to be exact, {brought.loss_hint.removesuffix('.')}"}
     return tuple(advice.get(sentence, sentence) for sentence in assumptions)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from shoestring.core.errors import ShoestringError
-from shoestring.measure.fake import tensors_in
 from shoestring.measure.rng import rng_untouched
+from shoestring.measure.tracing.fake import tensors_in
 
 
 class NotFiniteError(ShoestringError):

@@ -39,7 +39,7 @@ from shoestring.integrations.text_data import Examples, read_examples, split_exa
 from shoestring.integrations.text_models import load_model, load_tokenizer
 from shoestring.integrations.training_settings import Task, TextTraining
 from shoestring.integrations.transformers import PlannedTrainer
-from shoestring.measure.profiled import count_of
+from shoestring.measure.counting.profiled import count_of
 from shoestring.planner.plan import Plan
 from shoestring.planner.planning import plan as make_plan
 from shoestring.planner.profiling import profile

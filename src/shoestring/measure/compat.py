@@ -11,9 +11,9 @@ from torch import nn
 
 from shoestring.core.errors import InputError
 from shoestring.core.trace import Op, Work, total
-from shoestring.measure.fake import tensors_in
 from shoestring.measure.rng import rng_untouched
-from shoestring.measure.tracer import Tracer
+from shoestring.measure.tracing.fake import tensors_in
+from shoestring.measure.tracing.tracer import Tracer
 
 _CONVOLUTIONS = (
     nn.Conv1d,

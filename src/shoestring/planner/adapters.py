@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shoestring.core.errors import RefusedError
-from shoestring.measure.blocks import repeated_blocks
+from shoestring.measure.tracing.blocks import repeated_blocks
 
 _LOW: Final = (torch.bfloat16, torch.float16)
 _BLOCK: Final = 64

@@ -10,8 +10,8 @@ import torch
 from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.profile import Profile
 from shoestring.core.trace import Phase, Trace
-from shoestring.measure.fake import Batch, map_tensors, tensors_in
-from shoestring.measure.values import has_values
+from shoestring.measure.tracing.fake import Batch, map_tensors, tensors_in
+from shoestring.measure.tracing.values import has_values
 
 
 def rows_of(batch: Batch) -> int:

@@ -22,9 +22,9 @@ from shoestring.core.profile import Profile
 from shoestring.core.trace import Kind
 from shoestring.core.units import format_bytes
 from shoestring.measure import host
-from shoestring.measure.fake import Batch, map_tensors, tensors_in
-from shoestring.measure.machines import THIS, free_memory, load_machine
-from shoestring.measure.step import Loss
+from shoestring.measure.timing.machines import THIS, free_memory, load_machine
+from shoestring.measure.tracing.fake import Batch, map_tensors, tensors_in
+from shoestring.measure.tracing.step import Loss
 from shoestring.planner.figures import Row
 from shoestring.planner.plan import Plan
 from shoestring.planner.planning import explore

@@ -16,8 +16,8 @@ from torch import nn
 from shoestring.core.documents import read_document, write_text
 from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.technique import Technique
-from shoestring.measure.fake import Batch
-from shoestring.measure.step import Loss
+from shoestring.measure.tracing.fake import Batch
+from shoestring.measure.tracing.step import Loss
 from shoestring.planner.figures import Figures, Row
 from shoestring.planner.plan_file import plan_from_data
 from shoestring.planner.tables import plan_html, plan_table

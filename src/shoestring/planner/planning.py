@@ -12,7 +12,7 @@ from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
 from shoestring.core.trace import Kind, Phase
 from shoestring.core.units import format_bytes, format_seconds
-from shoestring.measure.machines import free_memory
+from shoestring.measure.timing.machines import free_memory
 from shoestring.planner.figures import Figures, Row
 from shoestring.planner.plan import Plan, versions
 from shoestring.planner.search import (

@@ -16,9 +16,9 @@ from shoestring.core.errors import AssumptionWarning, InputError
 from shoestring.core.machine import Machine
 from shoestring.core.profile import Profile, Step
 from shoestring.core.trace import Phase
-from shoestring.measure.fake import Batch
-from shoestring.measure.machines import load_machine
-from shoestring.measure.step import MEAN_NOTE, CustomStep, Loss, StepOptions
+from shoestring.measure.timing.machines import load_machine
+from shoestring.measure.tracing.fake import Batch
+from shoestring.measure.tracing.step import MEAN_NOTE, CustomStep, Loss, StepOptions
 from shoestring.planner.batches import describe_batch, rows_of
 from shoestring.planner.buckets import BUCKETS, Buckets
 from shoestring.planner.tracing import MakeOptimizer, Retracer, Run, have_data, trace_model

@@ -16,8 +16,9 @@ from shoestring.core.errors import InputError, ShoestringError
 from shoestring.core.machine import Machine
 from shoestring.core.trace import Op, Storage, Trace
 from shoestring.measure._torch import DATA_DEPENDENT, FakeTensor
-from shoestring.measure.blocks import repeated_blocks
-from shoestring.measure.fake import (
+from shoestring.measure.rng import rng_untouched
+from shoestring.measure.tracing.blocks import repeated_blocks
+from shoestring.measure.tracing.fake import (
     Batch,
     Faker,
     fake_mode,
@@ -25,9 +26,8 @@ from shoestring.measure.fake import (
     optimizer_tensors,
     tensors_in,
 )
-from shoestring.measure.rng import rng_untouched
-from shoestring.measure.step import StepOptions, trace_step
-from shoestring.measure.workspace import WorkspaceProbe
+from shoestring.measure.tracing.step import StepOptions, trace_step
+from shoestring.measure.tracing.workspace import WorkspaceProbe
 from shoestring.planner.batches import half_of, resize, rows_of, sized_by_row
 from shoestring.planner.buckets import Buckets, with_buckets
 

@@ -14,10 +14,10 @@ from torch import nn
 
 from shoestring.core.errors import InputError
 from shoestring.core.units import format_bytes
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.fake import Batch, tensors_in
 from shoestring.measure.rng import rng_untouched
-from shoestring.measure.step import Loss, StepOptions, forward_loss
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.fake import Batch, tensors_in
+from shoestring.measure.tracing.step import Loss, StepOptions, forward_loss
 from shoestring.planner.figures import Figures
 from shoestring.planner.wrapped import unwrapped
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shoestring.core.errors import InputError
 from shoestring.core.run_folder import Entry, Run, RunFolder, Timeline
-from shoestring.measure.counts import Count
+from shoestring.measure.counting.counts import Count
 from shoestring.planner.plan import Plan
 from shoestring.planner.run_plan import plan_of_run
 

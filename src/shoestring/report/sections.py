@@ -7,7 +7,7 @@ from typing import Final
 
 from shoestring.core.markup import Html, joined, table, tag
 from shoestring.core.units import format_bytes, format_seconds
-from shoestring.measure.count_html import count_parts
+from shoestring.measure.counting.html import count_parts
 from shoestring.planner.plan import Plan
 from shoestring.report.curves import curves_figure, series, value_names
 from shoestring.report.memory import memory_figure

@@ -18,10 +18,10 @@ from shoestring.core.errors import AssumptionWarning, NoEffectWarning, RefusedEr
 from shoestring.core.fidelity import Fidelity
 from shoestring.core.profile import Profile
 from shoestring.core.technique import Technique
-from shoestring.measure.allocator import measure_step, standing
-from shoestring.measure.fake import Batch, map_tensors
 from shoestring.measure.rng import rng_untouched
-from shoestring.measure.step import Loss, call_model, scalar_loss
+from shoestring.measure.tracing.allocator import measure_step, standing
+from shoestring.measure.tracing.fake import Batch, map_tensors
+from shoestring.measure.tracing.step import Loss, call_model, scalar_loss
 from shoestring.planner.batches import with_row_sizes
 from shoestring.planner.profiling import profile
 

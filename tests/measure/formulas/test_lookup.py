@@ -28,7 +28,7 @@ from shoestring.measure.formulas import (
     reductions,
     trilinear,
 )
-from shoestring.measure.step import StepOptions, forward_loss
+from shoestring.measure.tracing.step import StepOptions, forward_loss
 from tests.measure.formulas.counting import Counting, aten, cost_of
 from tests.zoo import ZOO, Case
 

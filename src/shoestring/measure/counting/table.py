@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from shoestring.core.errors import InputError
 from shoestring.core.machine import Machine
 from shoestring.core.units import format_bytes, format_count, format_seconds
-from shoestring.measure.count_lines import (
+from shoestring.measure.counting.counts import Count
+from shoestring.measure.counting.lines import (
     Line,
     guides,
     module_lines,
@@ -21,13 +22,12 @@ from shoestring.measure.count_lines import (
     phase_lines,
     printable,
 )
-from shoestring.measure.counts import Count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from shoestring.measure.roofline import Roofline
+    from shoestring.measure.timing.roofline import Roofline
 
 By: TypeAlias = Literal["module", "phase", "op"]
 

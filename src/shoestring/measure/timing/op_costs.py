@@ -17,8 +17,8 @@ from torch import nn
 from shoestring.core.kernels import Kernel, kernel_of
 from shoestring.core.machine import Pace
 from shoestring.core.trace import Op, Phase
-from shoestring.measure.paces import now
-from shoestring.measure.tracer import Tracer
+from shoestring.measure.timing.paces import now
+from shoestring.measure.tracing.tracer import Tracer
 
 _STEPS: Final = 24
 _SWEEP_BYTES: Final = 16 * 2**20

@@ -12,7 +12,7 @@ from shoestring.core.machine import Machine
 from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Trace, Work
 
 if TYPE_CHECKING:
-    from shoestring.measure.roofline import Roofline
+    from shoestring.measure.timing.roofline import Roofline
 
 
 class Row(NamedTuple):
@@ -214,8 +214,8 @@ class Count:
         Raises:
             InputError: there is no such machine.
         """
-        from shoestring.measure.machines import load_machine
-        from shoestring.measure.roofline import make_roofline
+        from shoestring.measure.timing.machines import load_machine
+        from shoestring.measure.timing.roofline import make_roofline
 
         return make_roofline(self.counted, load_machine(machine))
 
@@ -232,7 +232,7 @@ class Count:
         Raises:
             InputError: the depth is negative, or there is no such machine.
         """
-        from shoestring.measure.count_table import count_table
+        from shoestring.measure.counting.table import count_table
 
         return count_table(self, depth, machine)
 
@@ -241,7 +241,7 @@ class Count:
 
     def _repr_html_(self) -> str:
         """Return the count for a notebook."""
-        from shoestring.measure.count_html import count_fragment
+        from shoestring.measure.counting.html import count_fragment
 
         return count_fragment(self)
 
@@ -255,7 +255,7 @@ class Count:
         Raises:
             InputError: the depth is negative, or there is no such machine.
         """
-        from shoestring.measure.count_html import count_html
+        from shoestring.measure.counting.html import count_html
 
         return count_html(self, depth, machine)
 
@@ -272,13 +272,13 @@ class Count:
         Raises:
             InputError: ``by`` is none of these.
         """
-        from shoestring.measure.count_documents import count_csv
+        from shoestring.measure.counting.documents import count_csv
 
         return count_csv(self, by, depth)
 
     def to_json(self) -> str:
         """Return the count as JSON text with a schema name."""
-        from shoestring.measure.count_documents import count_json
+        from shoestring.measure.counting.documents import count_json
 
         return count_json(self)
 
@@ -292,7 +292,7 @@ class Count:
         Raises:
             InputError: it is no such text, and what is wrong with it.
         """
-        from shoestring.measure.count_documents import parse_count
+        from shoestring.measure.counting.documents import parse_count
 
         return parse_count(text)
 
@@ -305,7 +305,7 @@ class Count:
         Raises:
             InputError: the file cannot be written.
         """
-        from shoestring.measure.count_documents import save_count
+        from shoestring.measure.counting.documents import save_count
 
         save_count(self, path)
 
@@ -319,7 +319,7 @@ class Count:
         Raises:
             InputError: it is no such file, and what is wrong with it.
         """
-        from shoestring.measure.count_documents import load_count
+        from shoestring.measure.counting.documents import load_count
 
         return load_count(path)
 

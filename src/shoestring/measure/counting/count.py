@@ -11,10 +11,10 @@ from torch import nn
 
 from shoestring.core.errors import InputError
 from shoestring.measure._torch import Overload, Packet
-from shoestring.measure.compiled import GraphTracer, counted_graphs
-from shoestring.measure.counts import Count, Counted, counted
+from shoestring.measure.counting.compiled import GraphTracer, counted_graphs
+from shoestring.measure.counting.counts import Count, Counted, counted
 from shoestring.measure.formulas.attention import Causal
-from shoestring.measure.tracer import Tracer
+from shoestring.measure.tracing.tracer import Tracer
 
 Operator: TypeAlias = Overload | Packet | str
 Formula: TypeAlias = Callable[..., int]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from shoestring.core.machine import Machine, Price
 from shoestring.core.trace import Phase
 from shoestring.core.units import format_seconds
-from shoestring.measure.counts import Counted, Row, enclosing
+from shoestring.measure.counting.counts import Counted, Row, enclosing
 
 
 class Bound(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Final
 from shoestring.core.machine import Machine
 from shoestring.core.markup import COUNT_PAGE, Html, joined, table, tag, text
 from shoestring.core.units import format_bytes, format_count, format_seconds
-from shoestring.measure.count_lines import Line
-from shoestring.measure.count_table import By, Section, sections, summary, times_on, warning
-from shoestring.measure.counts import Count
-from shoestring.measure.roofline import Roofline
+from shoestring.measure.counting.counts import Count
+from shoestring.measure.counting.lines import Line
+from shoestring.measure.counting.table import By, Section, sections, summary, times_on, warning
+from shoestring.measure.timing.roofline import Roofline
 
 _CAPTIONS: Final[dict[By, str]] = {
     "module": "By module, what is inside it included",

@@ -38,12 +38,12 @@ from shoestring.measure._torch import (
 )
 from shoestring.measure.formulas import Cost, op_cost
 from shoestring.measure.formulas.attention import Causal
-from shoestring.measure.operators import Facts, collect, facts
-from shoestring.measure.places import Places
-from shoestring.measure.storages import Storages
-from shoestring.measure.traffic import Numbered, bytes_moved
-from shoestring.measure.values import runs_on_values
-from shoestring.measure.workspace import WorkspaceProbe
+from shoestring.measure.tracing.operators import Facts, collect, facts
+from shoestring.measure.tracing.places import Places
+from shoestring.measure.tracing.storages import Storages
+from shoestring.measure.tracing.traffic import Numbered, bytes_moved
+from shoestring.measure.tracing.values import runs_on_values
+from shoestring.measure.tracing.workspace import WorkspaceProbe
 
 _SCALARS = {bool: False, int: 1, float: 0.5}
 _NO_SEQUENCE = 2**63

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from shoestring.core.errors import InputError, RefusedError
 from shoestring.measure._torch import FakeTensor, FakeTensorMode, storage_address
-from shoestring.measure.values import has_values
+from shoestring.measure.tracing.values import has_values
 
 Tree = TypeVar("Tree")
 Batch: TypeAlias = torch.Tensor | tuple[object, ...] | Mapping[str, object]

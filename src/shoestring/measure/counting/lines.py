@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from shoestring.core.trace import Phase
-from shoestring.measure.counts import Count, Totals
+from shoestring.measure.counting.counts import Count, Totals
 
 _FOLDED_FROM: Final = 3
 """Like numbered siblings in a row that are one line."""

@@ -18,8 +18,8 @@ from shoestring.core.machine import Pace
 from shoestring.core.trace import Phase
 from shoestring.measure._torch import without_modes
 from shoestring.measure.host import busy_seconds
-from shoestring.measure.op_costs import measure_op_costs
-from shoestring.measure.paces import measure_paces, now
+from shoestring.measure.timing.op_costs import measure_op_costs
+from shoestring.measure.timing.paces import measure_paces, now
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -1,6 +1,6 @@
 """Machine sheets: what a machine does in a second, holds, and does otherwise than a CPU trace.
 
-The folder ``machines`` beside this file holds one JSON sheet a card, every row with its source.
+The folder ``sheets`` beside this file holds one JSON sheet a card, every row with its source.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shoestring.core.trace import Phase
 from shoestring.core.units import format_bytes, format_seconds
 from shoestring.measure import host
 from shoestring.measure.cache import cache_folder, read_cache, write_cache
-from shoestring.measure.microbench import Rates, measure_rates
+from shoestring.measure.timing.microbench import Rates, measure_rates
 
 THIS: Final = "this"
 SHEET_SCHEMA: Final = "shoestring/machine/1"
@@ -45,7 +45,7 @@ def machine_names() -> tuple[str, ...]:
         >>> "rtx-4090" in machine_names()
         True
     """
-    folder = importlib.resources.files("shoestring.measure") / "machines"
+    folder = importlib.resources.files("shoestring.measure.timing") / "sheets"
     names = (f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json"))
     return (THIS, *sorted(names))
 
@@ -140,7 +140,7 @@ def read_sheet(name: str) -> dict[str, Row]:
         rows ``chip``, ``flops`` and ``achieved`` hold such rows. Name and title are rows
         with a value only.
     """
-    file = importlib.resources.files("shoestring.measure") / "machines" / f"{name}.json"
+    file = importlib.resources.files("shoestring.measure.timing") / "sheets" / f"{name}.json"
     document = json.loads(file.read_text("utf-8"))
     assert document["schema"] == SHEET_SCHEMA, name
     assert document["name"] == name, name

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from shoestring.core.units import format_bytes, format_count
-from shoestring.measure.count_lines import module_lines, module_patterns, printable
-from shoestring.measure.counts import Count, Totals
+from shoestring.measure.counting.counts import Count, Totals
+from shoestring.measure.counting.lines import module_lines, module_patterns, printable
 
 SCHEMA: Final = "shoestring/difference/1"
 
@@ -135,7 +135,7 @@ def diff(before: Count, after: Count) -> Difference:
 
     Example:
         >>> import torch
-        >>> from shoestring.measure.count import count
+        >>> from shoestring.measure.counting.count import count
         >>> with count() as small:
         ...     a = torch.ones(2, 4) @ torch.ones(4, 3)
         >>> with count() as large:

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import torch
 
-from shoestring.measure.operators import Access
+from shoestring.measure.tracing.operators import Access
 
 _PAIR: Final = 2
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 
 from shoestring.measure._torch import AllocatorEvent, record_allocations
-from shoestring.measure.fake import Batch, tensors_in
-from shoestring.measure.step import Loss, StepOptions, plain_step
+from shoestring.measure.tracing.fake import Batch, tensors_in
+from shoestring.measure.tracing.step import Loss, StepOptions, plain_step
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

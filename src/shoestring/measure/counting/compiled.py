@@ -27,19 +27,21 @@ from shoestring.core.trace import Phase
 from shoestring.measure._torch import (
     HigherOrder,
     Overload,
+    current_node,
+    node_number,
+    sequence_number,
+    without_modes,
+)
+from shoestring.measure.counting._torch import (
     active_modes,
     compile_by_graphs,
-    current_node,
     draws_again,
     eager_form,
     enter_region,
     is_compiling_off,
     limits_lifted,
     new_region,
-    node_number,
-    sequence_number,
     shapes_forgotten,
-    without_modes,
 )
 from shoestring.measure.formulas.algorithms import ALGORITHMS
 from shoestring.measure.formulas.attention import LAYERS, attention_formula
@@ -47,7 +49,7 @@ from shoestring.measure.formulas.convolutions import CONVOLUTIONS
 from shoestring.measure.formulas.products import PRODUCTS
 from shoestring.measure.formulas.recurrent import RECURRENT
 from shoestring.measure.formulas.trilinear import TRILINEAR
-from shoestring.measure.tracer import Tracer
+from shoestring.measure.tracing.tracer import Tracer
 
 _REPEATED: Final = "shoestring_repeated"
 _ROOT: Final = re.compile(r"^\w+\['[^']*'\]")

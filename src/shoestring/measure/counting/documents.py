@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeAlias
 from shoestring.core.documents import parse_document, read_document, write_text
 from shoestring.core.errors import InputError
 from shoestring.core.trace import Phase, Work
-from shoestring.measure.counts import Count, Counted, Row, Totals, sum_up
+from shoestring.measure.counting.counts import Count, Counted, Row, Totals, sum_up
 
 SCHEMA: Final = "shoestring/count/1"
 

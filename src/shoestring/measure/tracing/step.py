@@ -14,10 +14,10 @@ from torch import nn
 from shoestring.core.errors import InputError
 from shoestring.core.machine import Machine
 from shoestring.core.trace import Kind, Phase, Trace
-from shoestring.measure.blocks import repeated_blocks
-from shoestring.measure.fake import Batch, OnCpu, tensors_in
-from shoestring.measure.tracer import Tracer
-from shoestring.measure.workspace import WorkspaceProbe
+from shoestring.measure.tracing.blocks import repeated_blocks
+from shoestring.measure.tracing.fake import Batch, OnCpu, tensors_in
+from shoestring.measure.tracing.tracer import Tracer
+from shoestring.measure.tracing.workspace import WorkspaceProbe
 
 Loss: TypeAlias = Callable[[object, Batch], torch.Tensor]
 CustomStep: TypeAlias = Callable[[nn.Module, Batch, torch.optim.Optimizer | None], object]

@@ -23,10 +23,10 @@ import torch
 from shoestring.core.errors import ShoestringError
 from shoestring.measure._torch import AllocatorEvent, FakeTensor, record_allocations, schema
 from shoestring.measure.cache import cache_folder, read_cache, write_cache
-from shoestring.measure.calls import Call, Maker, describe_call, storages, tensors
 from shoestring.measure.formulas import op_cost
 from shoestring.measure.host import cpu_name
 from shoestring.measure.rng import rng_untouched
+from shoestring.measure.tracing.calls import Call, Maker, describe_call, storages, tensors
 
 Key: TypeAlias = Hashable
 

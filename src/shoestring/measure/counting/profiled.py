@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shoestring.core.profile import Profile
-from shoestring.measure.counts import Count, counted
+from shoestring.measure.counting.counts import Count, counted
 
 
 def count_of(prof: Profile) -> Count:

@@ -1,0 +1,1 @@
+"""What code computes and moves: counts, how they are shown, kept and compared."""

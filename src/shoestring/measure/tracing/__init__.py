@@ -1,0 +1,1 @@
+"""One step, recorded: the tracer, what it follows, and what the allocator says beside it."""
