@@ -49,7 +49,7 @@ def load(path: Path) -> Fault:
     )
 
 
-def run_tests(source: Path, tests: Iterable[str]) -> tuple[int, set[str], str]:
+def run_tests(source: Path, tests: Iterable[str], *, workers: int = 0) -> tuple[int, set[str], str]:
     """Return pytest's exit code, the tests that failed (without parameters) and its output."""
     environment = {
         **os.environ,
@@ -58,7 +58,7 @@ def run_tests(source: Path, tests: Iterable[str]) -> tuple[int, set[str], str]:
         "SHOESTRING_FAULT_SOURCE": str(source),
         "COLUMNS": "1000",
     }
-    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "-rfE"]
+    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "-rfE", f"-n{workers}"]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *tests],
@@ -103,7 +103,7 @@ def main(names: list[str]) -> int:
         return 2
 
     sound = sorted({test for fault in faults for test in fault.tests})
-    code, _, output = run_tests(ROOT / "src", sound)
+    code, _, output = run_tests(ROOT / "src", sound, workers=WORKERS)
     if code != 0:
         print(output)
         print("error: the tests do not pass without a fault")
