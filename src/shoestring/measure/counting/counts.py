@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
@@ -331,6 +332,13 @@ def enclosing(module: str, depth: int | None) -> tuple[str, ...]:
     most = len(names) if depth is None else min(depth, len(names))
     # A name may be empty in what was read from a file; no path may come twice.
     return tuple(dict.fromkeys(".".join(names[:n]) for n in range(most + 1)))
+
+
+FIGURES: Final = tuple(field.name for field in dataclasses.fields(Totals))
+"""The names of the figures of a cost."""
+
+figures_of: Callable[[Totals], tuple[int, ...]] = operator.attrgetter(*FIGURES)
+"""Returns them; `dataclasses.astuple` would copy each."""
 
 
 def sum_up(rows: Iterable[Row]) -> Totals:

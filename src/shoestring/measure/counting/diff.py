@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from shoestring.core.units import format_bytes, format_count
-from shoestring.measure.counting.counts import Count, Totals
+from shoestring.measure.counting.counts import FIGURES, Count, Totals
 from shoestring.measure.counting.lines import module_lines, module_patterns, printable
 
 SCHEMA: Final = "shoestring/difference/1"
 
-_FIELDS: Final = tuple(field.name for field in dataclasses.fields(Totals))
 _NOTHING: Final = Totals()
 _WIDTH: Final = 100
 _MOST_LINES: Final = 12
@@ -36,7 +35,7 @@ class Change:
     @property
     def change(self) -> Totals:
         """After less before; negative where something was saved."""
-        return Totals(*(getattr(self.after, n) - getattr(self.before, n) for n in _FIELDS))
+        return Totals(*(getattr(self.after, n) - getattr(self.before, n) for n in FIGURES))
 
     def ratio(self, figure: str = "flops") -> float:
         """Return after over before.
@@ -185,7 +184,7 @@ def _ratio(before: float, after: float) -> float:
 
 
 def _change_data(part: Change) -> dict[str, object]:
-    ratios = {name: part.ratio(name) for name in _FIELDS}
+    ratios = {name: part.ratio(name) for name in FIGURES}
     return {
         "before": dataclasses.asdict(part.before),
         "after": dataclasses.asdict(part.after),
@@ -238,10 +237,10 @@ def _table(difference: Difference) -> str:
 def _largest(parts: Mapping[str, Change], total: Change) -> tuple[dict[str, Change], str]:
     """Return the parts that changed most, and a sentence about the others."""
     changed = [name for name, part in parts.items() if part.before != part.after]
-    whole = Totals(*(max(getattr(total.before, n), getattr(total.after, n)) for n in _FIELDS))
+    whole = Totals(*(max(getattr(total.before, n), getattr(total.after, n)) for n in FIGURES))
 
     def weight(name: str) -> float:
-        sizes = [(abs(getattr(parts[name].change, n)), getattr(whole, n)) for n in _FIELDS]
+        sizes = [(abs(getattr(parts[name].change, n)), getattr(whole, n)) for n in FIGURES]
         return max(size / most if most else 0.0 for size, most in sizes)
 
     shown = sorted(changed, key=lambda name: -weight(name))[:_MOST_LINES]

@@ -13,7 +13,14 @@ from typing import Final, Literal, TypeAlias
 from shoestring.core.documents import parse_document, read_document, write_text
 from shoestring.core.errors import InputError
 from shoestring.core.trace import Phase, Work
-from shoestring.measure.counting.counts import Count, Counted, Row, Totals, sum_up
+from shoestring.measure.counting.counts import (
+    FIGURES,
+    Count,
+    Counted,
+    Row,
+    figures_of,
+    sum_up,
+)
 
 SCHEMA: Final = "shoestring/count/1"
 
@@ -227,8 +234,6 @@ def _named(
 
 # --- CSV -------------------------------------------------------------------------------------
 
-_FIGURES: Final = tuple(field.name for field in dataclasses.fields(Totals))
-
 
 def count_csv(count: Count, by: CsvLines = "row", depth: int | None = None) -> str:
     """Return a count as CSV with a line of names.
@@ -252,10 +257,10 @@ def count_csv(count: Count, by: CsvLines = "row", depth: int | None = None) -> s
         quoting=csv.QUOTE_NONNUMERIC if bare else csv.QUOTE_MINIMAL,
     )
     if by == "row":
-        writer.writerow(["phase", "module", "op", "dtype", "known", *_FIGURES])
+        writer.writerow(["phase", "module", "op", "dtype", "known", *FIGURES])
         for row in count.rows:
             head = [row.phase.value, row.module, row.op, row.dtype, str(row.known).lower()]
-            writer.writerow([*head, *dataclasses.astuple(sum_up([row]))])
+            writer.writerow([*head, *figures_of(sum_up([row]))])
         return out.getvalue()
     if by not in ("module", "phase", "op"):
         raise InputError(f"by={by!r} is not known.", hint='use "row", "module", "phase" or "op".')
@@ -264,7 +269,7 @@ def count_csv(count: Count, by: CsvLines = "row", depth: int | None = None) -> s
         "phase": count.by_phase,
         "op": count.by_op,
     }[by]()
-    writer.writerow([by, *_FIGURES])
+    writer.writerow([by, *FIGURES])
     for name, cost in costs.items():
-        writer.writerow([name, *dataclasses.astuple(cost)])
+        writer.writerow([name, *figures_of(cost)])
     return out.getvalue()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from shoestring.core.trace import Phase
-from shoestring.measure.counting.counts import Count, Totals
+from shoestring.measure.counting.counts import FIGURES, Count, Totals, figures_of
 
 _FOLDED_FROM: Final = 3
 """Like numbered siblings in a row that are one line."""
@@ -87,10 +87,7 @@ def _outside(lines: Sequence[Line]) -> Line | None:
     inside = added(line.cost for line in parts)
     if not parts or inside.calls == whole.cost.calls:
         return None
-    left = (
-        getattr(whole.cost, field.name) - getattr(inside, field.name)
-        for field in dataclasses.fields(Totals)
-    )
+    left = (getattr(whole.cost, name) - getattr(inside, name) for name in FIGURES)
     seconds = None
     if whole.seconds is not None:
         seconds = max(whole.seconds - sum(line.seconds or 0.0 for line in parts), 0.0)
@@ -151,7 +148,7 @@ def added(costs: Iterable[Totals]) -> Totals:
     Args:
         costs: of different calls.
     """
-    rows = [dataclasses.astuple(cost) for cost in costs]
+    rows = [figures_of(cost) for cost in costs]
     return Totals(*map(sum, zip(*rows, strict=True))) if rows else _NOTHING
 
 
