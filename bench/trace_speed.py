@@ -204,12 +204,12 @@ def measure_bar(name: str) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - begin,
         "cpu_seconds": time.process_time() - worked,
-        "resident": float(_highest_resident()),
+        "resident": float(highest_resident()),
         "peak": float(peak),
     }
 
 
-def _highest_resident() -> int:
+def highest_resident() -> int:
     for line in Path("/proc/self/status").read_text("ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -252,25 +252,69 @@ def hold_bars(*, rounds: int = 3) -> list[Result]:
         for shape, figure, most in BARS:
             if shape != name:
                 continue
-            samples = {"ours": [run[figure] for run in runs], "peer": [most]}
-            if figure == "seconds":
-                samples["cpu_seconds"] = [run["cpu_seconds"] for run in runs]
-            results.append(
-                make_result(
-                    f"trace-speed/{name}-{figure}",
-                    ours="shoestring.profile",
-                    peer="bar",
-                    samples=samples,
-                    unit=UNITS[figure],
-                    rooms=ROOMS,
-                    command=("bench.trace_speed", "bars"),
-                    dtype=str(SHAPES[name].dtype).removeprefix("torch."),
-                    limit=1.0,
-                    note=SHAPES[name].title + ", AdamW; fresh process, empty cache",
-                    made_with=before,
-                )
+            made = bar_result(
+                f"trace-speed/{name}-{figure}",
+                runs,
+                figure,
+                most,
+                unit=UNITS[figure],
+                ours="shoestring.profile",
+                rooms=ROOMS,
+                command=("bench.trace_speed", "bars"),
+                dtype=SHAPES[name].dtype,
+                note=SHAPES[name].title + ", AdamW; fresh process, empty cache",
+                made_with=before,
             )
+            results.append(made)
     return results
+
+
+def bar_result(
+    scenario: str,
+    runs: Sequence[Mapping[str, float]],
+    figure: str,
+    most: float,
+    *,
+    unit: str,
+    ours: str,
+    rooms: Sequence[str],
+    command: tuple[str, ...],
+    dtype: torch.dtype,
+    note: str,
+    made_with: str,
+) -> Result:
+    """Return the result of a figure of fresh processes that is held against a bar.
+
+    Args:
+        scenario: its name.
+        runs: the figures of each process.
+        figure: which of them; ``seconds`` go with those of the processor.
+        most: that it may be.
+        unit: of the figure.
+        ours: what was run.
+        rooms: that it depends on.
+        command: that makes it.
+        dtype: of the model.
+        note: what was run, for people.
+        made_with: hash of the sources before.
+    """
+    samples = {"ours": [run[figure] for run in runs], "peer": [most]}
+    if figure == "seconds":
+        samples["cpu_seconds"] = [run["cpu_seconds"] for run in runs]
+    samples |= {"flops": [run["flops"] for run in runs]} if "flops" in runs[0] else {}
+    return make_result(
+        scenario,
+        ours=ours,
+        peer="bar",
+        samples=samples,
+        unit=unit,
+        rooms=rooms,
+        command=command,
+        dtype=str(dtype).removeprefix("torch."),
+        limit=1.0,
+        note=note,
+        made_with=made_with,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

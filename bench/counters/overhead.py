@@ -33,7 +33,7 @@ from bench.harness import (
     source_hash,
     write_result,
 )
-from bench.trace_speed import SHAPES, _highest_resident
+from bench.trace_speed import SHAPES, bar_result, highest_resident
 from shoestring.measure.counting.count import count
 from shoestring.measure.counting.counts import Count
 
@@ -223,7 +223,7 @@ def measure_large(name: str = LARGE) -> dict[str, float]:
     return {
         "seconds": time.perf_counter() - begin,
         "cpu_seconds": time.process_time() - worked,
-        "resident": float(_highest_resident()),
+        "resident": float(highest_resident()),
         "flops": float(flops),
         "unknown": float(unknown),
     }
@@ -291,25 +291,20 @@ def hold_bars(*, rounds: int) -> list[Result]:
     shape = SHAPES[LARGE]
     results = []
     for figure, (most, unit) in BARS.items():
-        samples = {"ours": [run[figure] for run in runs], "peer": [most]}
-        if figure == "seconds":
-            samples["cpu_seconds"] = [run["cpu_seconds"] for run in runs]
-        samples["flops"] = [run["flops"] for run in runs]
-        results.append(
-            make_result(
-                f"{FOLDER}/{LARGE}-{figure}",
-                ours="shoestring.measure.count",
-                peer="bar",
-                samples=samples,
-                unit=unit,
-                rooms=ROOMS,
-                command=("bench.counters.overhead", "bars"),
-                dtype=str(shape.dtype).removeprefix("torch."),
-                limit=1.0,
-                note=f"{shape.title}, forward and backward; fresh process",
-                made_with=before,
-            )
+        made = bar_result(
+            f"{FOLDER}/{LARGE}-{figure}",
+            runs,
+            figure,
+            most,
+            unit=unit,
+            ours="shoestring.measure.count",
+            rooms=ROOMS,
+            command=("bench.counters.overhead", "bars"),
+            dtype=shape.dtype,
+            note=f"{shape.title}, forward and backward; fresh process",
+            made_with=before,
         )
+        results.append(made)
     return results
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -38,6 +38,7 @@ from shoestring.measure._torch import (
 )
 from shoestring.measure.formulas import Cost, op_cost
 from shoestring.measure.formulas.attention import Causal
+from shoestring.measure.formulas.cost import FREE
 from shoestring.measure.tracing.operators import Facts, collect, facts
 from shoestring.measure.tracing.places import Places
 from shoestring.measure.tracing.storages import Storages
@@ -47,7 +48,6 @@ from shoestring.measure.tracing.workspace import WorkspaceProbe
 
 _SCALARS = {bool: False, int: 1, float: 0.5}
 _NO_SEQUENCE = 2**63
-_UNKNOWN: Final = Cost(0, 0, 0)
 
 Formula: TypeAlias = Callable[..., int]
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -280,14 +280,14 @@ class Tracer(TorchDispatchMode):
             self._paths.setdefault(made_by, module)
         touched = self._touch(known, args, kwargs, result, module)
         cost = self._cost(func, args, kwargs, result)
-        if known.view and not touched.fresh and not touched.changed and cost == _UNKNOWN:
+        if known.view and not touched.fresh and not touched.changed and cost == FREE:
             return
         if made_by >= 0:
             self._by_sequence.setdefault(made_by, here)
         moved = bytes_moved(
             known.access, touched.inputs, touched.outputs, touched.changed, self._storages.sizes
         )
-        flops, macs, elementwise = cost or _UNKNOWN
+        flops, macs, elementwise = cost or FREE
         op = Op(
             name=known.name,
             phase=phase,
