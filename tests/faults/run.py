@@ -5,23 +5,27 @@ Usage: python tests/faults/run.py [NAME ...]
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import multiprocessing
 import os
-import re
 import runpy
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WORKERS = 2
 LIMIT_SECONDS = 600
-FAILED = re.compile(r"^FAILED (\S+?)(?:\[.*)?(?: - .*)?$", re.MULTILINE)
+# Imported once; every run of the tests is forked from there. Never shoestring: its copies differ.
+IMPORTED = ["torch", "torch._dynamo", "transformers", "scipy.optimize"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,29 +53,71 @@ def load(path: Path) -> Fault:
     )
 
 
-def run_tests(source: Path, tests: Iterable[str], *, workers: int = 0) -> tuple[int, set[str], str]:
+class Noticed:
+    """A plugin of pytest: which tests fail; what has failed is not run with other parameters."""
+
+    def __init__(self, failed: Path) -> None:
+        self._file = failed
+        self._failed: set[str] = set()
+
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        """Pass over the parameters that can add nothing."""
+        return True if without_parameters(item.nodeid) in self._failed else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what failed in its call; an error before it proves nothing."""
+        if report.failed and report.when == "call":
+            self._failed.add(without_parameters(report.nodeid))
+            self._file.write_text("\n".join(self._failed), encoding="utf-8")
+
+
+def without_parameters(test: str) -> str:
+    """Return a test's name without the brackets."""
+    return test.partition("[")[0]
+
+
+def run_tests(source: Path, tests: Iterable[str]) -> tuple[int, set[str], str]:
     """Return pytest's exit code, the tests that failed (without parameters) and its output."""
-    environment = {
-        **os.environ,
+    with tempfile.TemporaryDirectory() as folder:
+        output, failed = Path(folder) / "output", Path(folder) / "failed"
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(IMPORTED)
+        arguments = (source, list(tests), output, failed)
+        process = context.Process(target=run_pytest, args=arguments)
+        process.start()
+        process.join(LIMIT_SECONDS)
+        if process.exitcode is None:
+            assert process.pid is not None
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            return -1, set(), f"the tests took longer than {LIMIT_SECONDS} s"
+        names = failed.read_text(encoding="utf-8").split("\n") if failed.exists() else []
+        return (
+            process.exitcode or 0,
+            set(names),
+            output.read_text(encoding="utf-8", errors="replace"),
+        )
+
+
+def run_pytest(source: Path, tests: list[str], output: Path, failed: Path) -> None:
+    """Run pytest in this process, with a copy of the source before anything installed."""
+    os.setsid()  # a group of its own, that it can be ended with all it started
+    written = os.open(output, os.O_WRONLY | os.O_CREAT)
+    os.dup2(written, 1)
+    os.dup2(written, 2)
+    os.chdir(ROOT)
+    os.environ |= {
         "PYTHONPATH": str(source),
         "PYTHONDONTWRITEBYTECODE": "1",
         "SHOESTRING_FAULT_SOURCE": str(source),
-        "COLUMNS": "1000",
     }
-    options = ["-q", "-p", "no:cacheprovider", "--tb=short", "-rfE", f"-n{workers}"]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *tests],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=LIMIT_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return -1, set(), f"the tests took longer than {LIMIT_SECONDS} s"
-    return done.returncode, set(FAILED.findall(done.stdout)), done.stdout + done.stderr
+    sys.dont_write_bytecode = True
+    sys.path[:0] = [str(source), str(ROOT)]
+    # A plugin of pytest that came in with what is imported already shows no values: no matter.
+    quiet = "-Wignore::pytest.PytestAssertRewriteWarning"
+    options = ["-q", "-p", "no:cacheprovider", "--tb=short", quiet]
+    sys.exit(pytest.main([*options, *tests], plugins=[Noticed(failed)]))
 
 
 def verdict(fault: Fault) -> str:
@@ -89,7 +135,7 @@ def verdict(fault: Fault) -> str:
     # Code 1 means that tests ran and failed; a fault that only breaks an import proves nothing.
     if code not in (0, 1):
         return f"pytest ended with {code}: {output.strip()[-300:]}"
-    unnoticed = [test for test in fault.tests if test.partition("[")[0] not in failed]
+    unnoticed = [test for test in fault.tests if without_parameters(test) not in failed]
     return f"not noticed by {', '.join(unnoticed)}" if unnoticed else ""
 
 
@@ -102,14 +148,15 @@ def main(names: list[str]) -> int:
         print(f"no such fault: {', '.join(sorted(missing))}", file=sys.stderr)
         return 2
 
-    sound = sorted({test for fault in faults for test in fault.tests})
-    code, _, output = run_tests(ROOT / "src", sound, workers=WORKERS)
-    if code != 0:
-        print(output)
-        print("error: the tests do not pass without a fault")
-        return 1
-
     with ThreadPoolExecutor(WORKERS) as pool:
+        # In the same processes as with a fault: what fails there of itself would notice any.
+        sound = sorted({test for fault in faults for test in fault.tests})
+        shares = [sound[share::WORKERS] for share in range(min(WORKERS, len(sound)))]
+        for code, _, output in pool.map(run_tests, [ROOT / "src"] * len(shares), shares):
+            if code != 0:
+                print(output)
+                print("error: the tests do not pass without a fault")
+                return 1
         verdicts = list(pool.map(verdict, faults))
     width = max(len(fault.name) for fault in faults)
     for fault, wrong in zip(faults, verdicts, strict=True):
