@@ -27,6 +27,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench" / "results"
 SOURCE: Final = ROOT / "src" / "shoestring"
 SCHEMA: Final = "shoestring/bench/1"
+INNER_ROOMS: Final = frozenset({"activations/remat"})
+"""Rooms within rooms that results name by themselves."""
 
 Plain: TypeAlias = str | int | float | bool | None
 
@@ -226,7 +228,8 @@ def source_hash(rooms: Sequence[str], source: Path = SOURCE) -> str:
     """Return a hash of the sources of some rooms.
 
     Args:
-        rooms: names of folders of the package.
+        rooms: names of folders of the package; a room of `INNER_ROOMS` is none of the one it
+            lies in.
         source: the package's folder.
 
     Raises:
@@ -234,7 +237,12 @@ def source_hash(rooms: Sequence[str], source: Path = SOURCE) -> str:
     """
     digest = hashlib.sha256()
     for room in sorted(set(rooms)):
-        files = sorted((source / room).rglob("*.py"))
+        own = [source / inner for inner in INNER_ROOMS - {room}]
+        files = sorted(
+            path
+            for path in (source / room).rglob("*.py")
+            if not any(path.is_relative_to(inner) for inner in own)
+        )
         if not files:
             raise ValueError(f"there is no room {room!r}")
         for path in files:

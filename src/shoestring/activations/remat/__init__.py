@@ -1,0 +1,1 @@
+"""Rematerialisation: what is kept from forward to backward, and what is computed again."""
