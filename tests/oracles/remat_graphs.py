@@ -74,3 +74,25 @@ def graphs(draw: st.DrawFn, *, least: int = 1, most: int = 6) -> Graph:
     return differentiated(
         parents, sizes=sizes, seconds=seconds, workspaces=workspaces, random=random
     )
+
+
+@st.composite
+def sparse(draw: st.DrawFn, *, least: int = 1, most: int = 6) -> Graph:
+    """Draw a graph as operations are: not all that forward makes is read by backward.
+
+    Some forward nodes make a second value, which their own backward reads; some backward nodes
+    do without values of the forward.
+    """
+    plain = draw(graphs(least=least, most=most))
+    nodes, values = list(plain.nodes), list(plain.values)
+    for i in range(plain.border):
+        back = len(nodes) - 1 - i
+        if draw(st.integers(0, 2)) == 0:
+            nodes[i] = nodes[i]._replace(makes=(*nodes[i].makes, len(values)))
+            nodes[back] = nodes[back]._replace(reads=(*nodes[back].reads, len(values)))
+            values.append(Value(f"mask{i}", draw(st.integers(0, 9))))
+        kept = [v for v in nodes[back].reads if v >= plain.border or draw(st.booleans())]
+        nodes[back] = nodes[back]._replace(reads=tuple(kept))
+    graph = Graph(tuple(nodes), tuple(values), plain.border, plain.held, plain.results)
+    graph.check()
+    return graph

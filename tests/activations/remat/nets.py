@@ -9,11 +9,11 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from shoestring.activations.remat._torch import aot_backend
-from shoestring.activations.remat.emission import emit
+from shoestring.activations.remat.capture._torch import aot_backend
+from shoestring.activations.remat.capture.emission import emit
+from shoestring.activations.remat.capture.joint import Joint, read_joint
+from shoestring.activations.remat.capture.pricing import CostKind, price_nodes
 from shoestring.activations.remat.graph import Graph
-from shoestring.activations.remat.joint import Joint, read_joint
-from shoestring.activations.remat.pricing import CostKind, price_nodes
 
 Choose = Callable[[Graph], Sequence[int]]
 
@@ -121,6 +121,14 @@ def plain(graph: Graph) -> tuple[int, ...]:
 def everything(graph: Graph) -> tuple[int, ...]:
     """Choose to compute again whatever may be."""
     return lazily(graph, {k for k in range(graph.border) if graph.nodes[k].repeatable})
+
+
+def all_but_draws(graph: Graph) -> tuple[int, ...]:
+    """Choose to keep masks and to compute again all else that may be."""
+    nodes = enumerate(graph.nodes[: graph.border])
+    return lazily(
+        graph, {k for k, node in nodes if node.repeatable and node.kind != "native_dropout"}
+    )
 
 
 def lazily(graph: Graph, again: set[int]) -> tuple[int, ...]:

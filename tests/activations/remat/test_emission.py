@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import random
 from collections import Counter
 
 import pytest
 import torch
 from torch import nn
 
-from shoestring.activations.remat.graph import Graph
-from shoestring.activations.remat.joint import Role
+from shoestring.activations.remat.capture.joint import Role
 from shoestring.activations.remat.simulate import simulate
 from shoestring.measure.tracing.allocator import measure_step
 from tests.activations.remat.nets import (
     Captured,
-    Choose,
     WithLoss,
+    all_but_draws,
     convolutional,
     each_time,
     everything,
     image,
-    lazily,
     plain,
     sequence,
     transformer,
@@ -37,22 +34,14 @@ NETWORKS = {
 }
 
 
-def some(seed: int) -> Choose:
-    """Choose at random what is computed again."""
-
-    def choose(graph: Graph) -> tuple[int, ...]:
-        draw = random.Random(seed)
-        return lazily(
-            graph,
-            {k for k in range(graph.border) if graph.nodes[k].repeatable and draw.random() < 0.5},
-        )
-
-    return choose
-
-
 TANGENT = Role.TANGENT
 VIEWS = {torch.ops.aten.view.default, torch.ops.aten.t.default, torch.ops.aten.permute.default}
-CHOICES = {"plain": plain, "everything": everything, "some": some(1), "each time": each_time}
+CHOICES = {
+    "plain": plain,
+    "everything": everything,
+    "all but draws": all_but_draws,
+    "each time": each_time,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +127,7 @@ def test_what_crosses_the_border_is_what_was_chosen(cell: Cell) -> None:
     assert len(saved) == len({joint.values[node] for node in saved})
 
 
-@pytest.mark.parametrize("choice", ["everything", "some"])
+@pytest.mark.parametrize("choice", ["everything", "each time"])
 def test_operations_stand_in_the_graphs_as_often_and_in_the_order_that_was_chosen(
     choice: str,
 ) -> None:

@@ -12,16 +12,16 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from shoestring.activations.remat._torch import (
+from shoestring.activations.remat.capture._torch import (
     JointOutputs,
     changes_arguments,
     joint_outputs,
     storage_key,
 )
+from shoestring.activations.remat.capture.pricing import Price, Prices
+from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
+from shoestring.activations.remat.capture.rewrites import bytes_of, is_random, rewrite, tensors
 from shoestring.activations.remat.graph import Graph, Node, Value
-from shoestring.activations.remat.pricing import Price, Prices
-from shoestring.activations.remat.randomness import dropout_from_mask, random_state
-from shoestring.activations.remat.rewrites import bytes_of, is_random, rewrite, tensors
 from shoestring.core.errors import RefusedError
 
 

@@ -7,9 +7,9 @@ from typing import cast
 
 from torch import fx
 
-from shoestring.activations.remat._torch import note_saved
-from shoestring.activations.remat.joint import Joint, Role
-from shoestring.activations.remat.randomness import dropout_from_mask, replay
+from shoestring.activations.remat.capture._torch import note_saved
+from shoestring.activations.remat.capture.joint import Joint, Role
+from shoestring.activations.remat.capture.randomness import dropout_from_mask, replay
 from shoestring.activations.remat.simulate import check_order
 
 

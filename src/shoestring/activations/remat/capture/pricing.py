@@ -10,9 +10,9 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from shoestring.activations.remat._torch import with_real_tensors
-from shoestring.activations.remat.call_seconds import CallTimer
-from shoestring.activations.remat.randomness import dropout_from_mask, random_state
+from shoestring.activations.remat.capture._torch import with_real_tensors
+from shoestring.activations.remat.capture.call_seconds import CallTimer
+from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
 from shoestring.core.machine import Machine
 from shoestring.core.trace import Phase, Work
 from shoestring.measure import load_machine

@@ -12,8 +12,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from shoestring.activations.remat._torch import JointOutputs, find_argument
-from shoestring.activations.remat.randomness import dropout_from_mask, random_state
+from shoestring.activations.remat.capture._torch import JointOutputs, find_argument
+from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
 
 aten = torch.ops.aten
 

@@ -82,7 +82,7 @@ def joint_outputs(graph: fx.Graph, forward: int) -> JointOutputs:
         forward: how many of its outputs are the forward's.
     """
     output = graph.output_node()
-    values = tuple(output.args[0])  # type: ignore[arg-type]
+    values = tuple(cast("Sequence[fx.node.Argument]", output.args[0]))
     notes = tuple(output.meta["desc"])
     changes = {note.mutated_input for note in notes if isinstance(note, InputMutationAOTOutput)}
     inputs = graph.find_nodes(op="placeholder")
