@@ -228,8 +228,7 @@ def source_hash(rooms: Sequence[str], source: Path = SOURCE) -> str:
     """Return a hash of the sources of some rooms.
 
     Args:
-        rooms: names of folders of the package; a room of `INNER_ROOMS` is none of the one it
-            lies in.
+        rooms: names of folders of the package.
         source: the package's folder.
 
     Raises:
@@ -237,18 +236,25 @@ def source_hash(rooms: Sequence[str], source: Path = SOURCE) -> str:
     """
     digest = hashlib.sha256()
     for room in sorted(set(rooms)):
-        own = [source / inner for inner in INNER_ROOMS - {room}]
-        files = sorted(
-            path
-            for path in (source / room).rglob("*.py")
-            if not any(path.is_relative_to(inner) for inner in own)
-        )
+        files = files_of(room, source)
         if not files:
             raise ValueError(f"there is no room {room!r}")
         for path in files:
             digest.update(path.relative_to(source).as_posix().encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def files_of(room: str, source: Path = SOURCE) -> list[Path]:
+    """Return the sources of a room, without those of a room of `INNER_ROOMS` that lies in it.
+
+    Args:
+        room: name of a folder of the package.
+        source: the package's folder.
+    """
+    inner = [source / name for name in INNER_ROOMS - {room}]
+    found = sorted((source / room).rglob("*.py"))
+    return [path for path in found if not any(path.is_relative_to(other) for other in inner)]
 
 
 def is_older(result: Result, source: Path = SOURCE) -> bool:

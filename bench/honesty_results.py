@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 
 import torch
 
+from bench.harness import files_of
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench" / "results" / "honesty"
 
@@ -68,7 +70,7 @@ def sources(torch_version: str = torch.__version__) -> Record:
         ROOT / "src" / "shoestring" / "measure" / "tracing" / "allocator.py",
         ROOT / "src" / "shoestring" / "measure" / "_torch.py",
     ]
-    package = sorted(p for room in ROOMS for p in (ROOT / "src/shoestring" / room).rglob("*.py"))
+    package = sorted(path for room in ROOMS for path in files_of(room))
     return {
         "source_hash": _digest([*measuring, *package], torch_version),
         "measure_hash": _digest(measuring, torch_version),

@@ -14,6 +14,7 @@ from bench.harness import (
     RESULTS,
     SCHEMA,
     Result,
+    files_of,
     interleave,
     is_older,
     make_result,
@@ -227,3 +228,12 @@ def test_the_commands_of_scenarios_exist() -> None:
     for words in run.SCENARIOS.values():
         file = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
         assert os.path.exists(RESULTS.parents[1] / file)
+
+
+def test_a_room_within_a_room_is_hashed_by_itself() -> None:
+    inner = files_of("activations/remat")
+    outer = files_of("activations")
+    assert inner
+    assert outer
+    assert not set(inner) & set(outer)
+    assert source_hash(["activations"]) != source_hash(["activations", "activations/remat"])
