@@ -13,6 +13,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd as _aot_autograd
+from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
 from torch._functorch._aot_autograd.descriptors import (
     InputMutationAOTOutput,
     SavedForBackwardsAOTOutput,

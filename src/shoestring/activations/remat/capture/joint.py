@@ -63,7 +63,9 @@ class Joint:
     states: dict[fx.Node, fx.Node]
 
 
-def read_joint(module: fx.GraphModule, *, forward_outputs: int, pricing: Pricing) -> Joint:
+def read_joint(
+    module: fx.GraphModule, *, forward_outputs: int, pricing: Pricing, outside: int = 0
+) -> Joint:
     """Read a joint graph.
 
     Args:
@@ -71,6 +73,8 @@ def read_joint(module: fx.GraphModule, *, forward_outputs: int, pricing: Pricing
             changes are rewritten so that they can be computed again.
         forward_outputs: how many of its outputs are the forward's.
         pricing: tells what operations cost.
+        outside: bytes that are needed between forward and backward beside the outputs and their
+            gradients.
 
     Returns:
         The graph that schedules are made for, and how it hangs together with the joint graph.
@@ -80,7 +84,7 @@ def read_joint(module: fx.GraphModule, *, forward_outputs: int, pricing: Pricing
     """
     outputs = joint_outputs(module.graph, forward_outputs)
     states = rewrite(module.graph, outputs)
-    return _Reader(module, outputs, states).read(pricing)
+    return _Reader(module, outputs, states).read(pricing, outside)
 
 
 class _Reader:
@@ -97,7 +101,7 @@ class _Reader:
         self._made: dict[fx.Node, tuple[int, ...]] = {}
         self._held: set[int] = set()
 
-    def read(self, pricing: Pricing) -> Joint:
+    def read(self, pricing: Pricing, outside: int) -> Joint:
         tangents: list[int] = []
         for node in self._module.graph.nodes:
             role = self._roles[node] = self._role(node)
@@ -108,7 +112,7 @@ class _Reader:
                 elif role is not Role.OPERATION:
                     self._held.update(made)
             self._locate(node)
-        return self._assemble(tangents, pricing)
+        return self._assemble(tangents, pricing, outside)
 
     def _role(self, node: fx.Node) -> Role:
         if node.op == "placeholder":
@@ -175,7 +179,7 @@ class _Reader:
         inputs = [*node.all_input_nodes, *([self._states[node]] if node in self._states else [])]
         return tuple(dict.fromkeys(self._values[n] for n in inputs if n in self._values))
 
-    def _assemble(self, tangents: list[int], pricing: Pricing) -> Joint:
+    def _assemble(self, tangents: list[int], pricing: Pricing, outside: int) -> Joint:
         operations = [node for node in self._roles if self._roles[node] is Role.OPERATION]
         late = self._backward()
         before = [node for node in operations if node not in late]
@@ -185,7 +189,8 @@ class _Reader:
         nodes = [
             self._node(node, prices[node], repeatable=self._repeatable(node)) for node in before
         ]
-        nodes.append(Node("loss", 0.0, self._found(self._outputs.forward), tuple(tangents)))
+        returned = self._found(self._outputs.forward)
+        nodes.append(Node("loss", 0.0, returned, tuple(tangents), outside))
         nodes.extend(self._node(node, prices[node], repeatable=False) for node in after)
         graph = Graph(
             nodes=tuple(nodes),

@@ -159,12 +159,22 @@ def solve_chain(
         return Answer(graph.plain, plain.peak, plain.seconds, plain.seconds, "rotor", complete=True)
     chain = Chain(graph, points, most=most)
     found = Table(chain.stages, max(budget, 1), slots=slots).solve(budget)
-    if found is None:
-        raise _over(chain, budget, plain.peak, slots)
-    return chain.answer(found)
+    if found is not None:
+        return chain.answer(found)
+    least = chain.answer(_least(chain, plain.peak, slots))
+    if least.peak <= budget:
+        return least  # a finer table found what the slots had rounded away
+    run = simulate(graph, least.order)
+    name = graph.nodes[least.order[run.at]].name
+    raise OverBudgetError(
+        f"the least peak found is {run.peak} bytes, while {name} runs; {budget} are allowed",
+        least=run.peak,
+        node=least.order[run.at],
+        order=least.order,
+    )
 
 
-def _over(chain: Chain, budget: int, plain: int, slots: int) -> OverBudgetError:
+def _least(chain: Chain, plain: int, slots: int) -> Schedule:
     # the plain order may be no schedule of the chain: some forwards hold their input longer
     least = next(
         found
@@ -172,17 +182,7 @@ def _over(chain: Chain, budget: int, plain: int, slots: int) -> OverBudgetError:
         if (found := Table(chain.stages, factor * plain, slots=slots).least())
     )
     finer = Table(chain.stages, max(least.peak, 1), slots=slots).least()
-    if finer is not None and finer.peak < least.peak:
-        least = finer
-    order = chain.order(least.operations)
-    run = simulate(chain.graph, order)
-    name = chain.graph.nodes[order[run.at]].name
-    return OverBudgetError(
-        f"the least peak found is {run.peak} bytes, while {name} runs; {budget} are allowed",
-        least=run.peak,
-        node=order[run.at],
-        order=order,
-    )
+    return finer if finer is not None and finer.peak < least.peak else least
 
 
 def recipe(block: Block, points: Points, *, choices: int = CHOICES) -> Recipe:

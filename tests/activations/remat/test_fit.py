@@ -1,0 +1,164 @@
+"""A model that was fitted into a budget stays within it and gives what it gave before."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from shoestring.activations.remat.fit import fit, remove
+from shoestring.core.errors import InfeasibleError, RefusedError
+from shoestring.measure.tracing.allocator import measure_step
+from tests.activations.remat.nets import WithLoss, convolutional, image, sequence, transformer
+
+
+class Words(nn.Module):
+    """A language model that returns scores, so that its loss lies outside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(300, 32)
+        self.body = transformer(0.1)[1:-1]
+        self.head = nn.Linear(32, 300)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(self.body(self.words(ids)))
+        return scores
+
+
+def likelihood(scores: object, ids: object) -> torch.Tensor:
+    """Return the loss of `Words`."""
+    assert isinstance(scores, torch.Tensor)
+    assert isinstance(ids, torch.Tensor)
+    return F.cross_entropy(scores[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def ids() -> torch.Tensor:
+    """Return a batch for `Words`."""
+    return torch.arange(8 * 32).view(8, 32) % 300
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> None:
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("network", "x", "share"),
+    [(transformer(), sequence(), "85%"), (convolutional(), image(), "95%")],
+)
+def test_the_peak_stays_within_the_budget_and_is_the_predicted_one(
+    network: nn.Module, x: torch.Tensor, share: str
+) -> None:
+    model = WithLoss(copy.deepcopy(network))
+    schedule = fit(model, x, activations=share, cost="flops")
+    assert schedule.peak <= schedule.budget < schedule.plain.peak
+
+    def step() -> None:
+        model(x).backward()
+        model.zero_grad()
+
+    step()
+    measured = measure_step(step, roots=lambda: [*model.parameters(), *model.buffers(), x])
+    assert measured.peak - measured.static == schedule.peak + 8
+
+
+def test_a_loss_outside_of_the_model_counts() -> None:
+    model, x = Words(), ids()
+    schedule = fit(model, x, activations="70%", cost="flops", loss=likelihood)
+
+    def step() -> None:
+        likelihood(model(x), x).backward()
+        model.zero_grad()
+
+    step()
+    measured = measure_step(step, roots=lambda: [*model.parameters(), x])
+    assert measured.peak - measured.static <= schedule.budget + 8
+    assert measured.peak - measured.static == pytest.approx(schedule.peak, rel=0.05)
+
+
+def test_gradients_are_those_of_the_plain_model() -> None:
+    plain, x = Words(), ids()
+    model = copy.deepcopy(plain)
+    fit(model, x, activations="70%", cost="flops", loss=likelihood)
+    for each in (plain, model):
+        torch.manual_seed(0)
+        likelihood(each(x), x).backward()
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+
+
+def test_to_fit_runs_nothing_and_changes_nothing_else() -> None:
+    model, x = WithLoss(convolutional()), image()
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    random = torch.get_rng_state()
+    signature = inspect.signature(model.forward)
+    fit(model, x, activations="95%", cost="flops")
+    assert all(torch.equal(state[name], tensor) for name, tensor in model.state_dict().items())
+    assert model.state_dict().keys() == state.keys()
+    assert torch.equal(torch.get_rng_state(), random)
+    assert type(model) is WithLoss
+    assert inspect.signature(model.forward) == signature
+
+
+def test_evaluation_is_untouched() -> None:
+    plain, x = WithLoss(convolutional()), image()
+    model = copy.deepcopy(plain)
+    fit(model, x, activations="95%", cost="flops")
+    for each in (plain, model):
+        each.eval()
+    assert torch.equal(model(x), plain(x))
+    with torch.no_grad():
+        assert torch.equal(model.train()(x), plain.train()(x))
+
+
+def test_a_copy_works_on_its_own() -> None:
+    plain, x = Words(), ids()
+    model = copy.deepcopy(plain)
+    fit(model, x, activations="70%", cost="flops", loss=likelihood)
+    copied = copy.deepcopy(model)
+    for each in (plain, copied):
+        torch.manual_seed(0)
+        likelihood(each(x), x).backward()
+    for mine, theirs in zip(copied.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_remove_undoes_it() -> None:
+    model = WithLoss(transformer())
+    with pytest.raises(RefusedError, match="not fitted"):
+        remove(model)
+    fit(model, sequence(), activations="85%", cost="flops")
+    with pytest.raises(RefusedError, match="fitted into a budget already"):
+        fit(model, sequence(), activations="85%")
+    remove(model)
+    assert "forward" not in model.__dict__
+
+
+@pytest.mark.parametrize("activations", ["100%", 2**40])
+def test_a_budget_that_holds_the_plain_step_leaves_the_model(activations: str | int) -> None:
+    model = WithLoss(transformer())
+    schedule = fit(model, sequence(), activations=activations, cost="flops")
+    assert schedule.overhead == 0
+    assert "forward" not in model.__dict__
+
+
+def test_too_small_a_budget_names_the_least_and_what_binds_it() -> None:
+    model = WithLoss(transformer())
+    with pytest.raises(InfeasibleError, match="bound by") as caught:
+        fit(model, sequence(), activations="1%", cost="flops")
+    assert "forward" not in model.__dict__
+    least = int(caught.value.hint.partition("activations=")[2].split()[0])
+    assert fit(model, sequence(), activations=least, cost="flops").peak <= least
+
+
+def test_the_table_says_what_is_computed_again() -> None:
+    schedule = fit(WithLoss(transformer()), sequence(), activations="85%", cost="flops")
+    table = schedule.table()
+    assert "computed again" in table
+    assert f"{schedule.overhead:.1%}" in table
