@@ -88,7 +88,7 @@ def fit(
     except BackendCompilerFailed as error:
         remove(model)
         if isinstance(error.inner_exception, ShoestringError):
-            raise error.inner_exception from error.inner_exception.__cause__
+            raise error.inner_exception.with_traceback(None) from None
         raise
     except BaseException:
         remove(model)
