@@ -218,23 +218,32 @@ def highest_resident() -> int:
 
 def _fresh(name: str) -> Mapping[str, float]:
     with tempfile.TemporaryDirectory() as cache:
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "SHOESTRING_CACHE": cache,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.trace_speed", "--child", name],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return fresh_figures("bench.trace_speed", "--child", name, SHOESTRING_CACHE=cache)
+
+
+def fresh_figures(*words: str, **environment: str) -> Mapping[str, float]:
+    """Run a module in a process of its own, on one thread; return the figures of its last line.
+
+    Args:
+        words: after ``python -m``.
+        environment: variables beside this process's own.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    variables = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        **environment,
+    }
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise RuntimeError(f"profiling {name} failed: {done.stderr[-500:]}")
+        raise RuntimeError(f"{' '.join(words)} failed: {done.stderr[-500:]}")
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 

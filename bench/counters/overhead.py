@@ -13,10 +13,8 @@ import argparse
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -25,7 +23,6 @@ from torch import nn
 from bench.counters import hand
 from bench.counters.records import ROOMS
 from bench.harness import (
-    ROOT,
     Result,
     interleave,
     make_result,
@@ -33,7 +30,7 @@ from bench.harness import (
     source_hash,
     write_result,
 )
-from bench.trace_speed import SHAPES, bar_result, highest_resident
+from bench.trace_speed import SHAPES, bar_result, fresh_figures, highest_resident
 from shoestring.measure.counting.count import count
 from shoestring.measure.counting.counts import Count
 
@@ -254,27 +251,6 @@ def large_by_hand(name: str = LARGE) -> int:
     return 2 * (layers * (3 * layer + attention) + 3 * head)
 
 
-def _fresh() -> Mapping[str, float]:
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.counters.overhead", "--child"],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"counting {LARGE} failed: {done.stderr[-500:]}")
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
 def hold_bars(*, rounds: int) -> list[Result]:
     """Hold fresh processes against the bars.
 
@@ -285,7 +261,7 @@ def hold_bars(*, rounds: int) -> list[Result]:
         RuntimeError: the count is not that by hand, so that its time says nothing.
     """
     before = source_hash(ROOMS)
-    runs = [_fresh() for _ in range(rounds)]
+    runs = [fresh_figures("bench.counters.overhead", "--child") for _ in range(rounds)]
     if wrong := [run for run in runs if run["flops"] != large_by_hand()]:
         raise RuntimeError(f"{wrong[0]['flops']:.0f} FLOPs are not {large_by_hand()}")
     shape = SHAPES[LARGE]

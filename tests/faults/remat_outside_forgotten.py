@@ -2,6 +2,6 @@
 
 PROMISE = "what the loss takes outside of the model counts"
 SOURCE = "shoestring/activations/remat/fit.py"
-OLD = "outside=outside_bytes(model, batch, loss)"
-NEW = "outside=0"
+OLD = "outside=outside)"
+NEW = "outside=0)"
 TESTS = ("tests/activations/remat/test_fit.py::test_a_loss_outside_of_the_model_counts",)

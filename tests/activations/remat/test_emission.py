@@ -214,3 +214,25 @@ def test_a_second_derivative_is_refused() -> None:
     (gradient,) = torch.autograd.grad(captured.run(x).square().mean(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="double backward"):
         gradient.sum().backward()
+
+
+def test_a_dropout_from_its_mask_may_follow_any_operation() -> None:
+    class Waves(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(8, 64)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            hidden = torch.tanh(self.mix(x))
+            kept = torch.nn.functional.dropout(hidden, 0.5)
+            return (kept.exp() * hidden.sin()).mean()
+
+    network, x = Waves(), sequence()
+    captured = Captured(network, all_but_draws)
+    eager = copy.deepcopy(network)
+    for call in (captured.run, eager):
+        torch.manual_seed(0)
+        call(x).backward()
+    assert "dropout_from_mask" in captured.backward.code
+    for mine, theirs in zip(captured.network.parameters(), eager.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)

@@ -162,3 +162,45 @@ def test_the_table_says_what_is_computed_again() -> None:
     table = schedule.table()
     assert "computed again" in table
     assert f"{schedule.overhead:.1%}" in table
+
+
+class Branching(nn.Module):
+    """What it does depends on its batch's data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mixed: torch.Tensor = self.mix(x)
+        return mixed.sum() if bool(mixed.sum() > 0) else mixed.mean()
+
+
+class Recurrent(nn.Module):
+    """A layer that the compiler does not follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean: torch.Tensor = self.layer(x)[0].mean()
+        return mean
+
+
+@pytest.mark.parametrize("kind", [Branching, Recurrent])
+def test_what_cannot_be_captured_is_refused_and_left_as_it_was(kind: type[nn.Module]) -> None:
+    model = kind()
+    with pytest.raises(RefusedError, match="cannot be captured as one graph"):
+        fit(model, sequence(), activations="50%", cost="flops")
+    assert "forward" not in model.__dict__
+    model(sequence()).backward()
+
+
+def test_a_forward_that_another_tool_replaced_is_not_lost() -> None:
+    model = WithLoss(transformer())
+    model.forward = lambda x: 2 * WithLoss.forward(model, x)
+    own = model.forward
+    with pytest.raises(RefusedError, match="replaced by a function"):
+        fit(model, sequence(), activations="85%", cost="flops")
+    assert model.forward is own

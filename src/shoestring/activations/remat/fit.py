@@ -12,7 +12,10 @@ from torch import nn
 
 from shoestring.activations.remat.answer import Answer, OverBudgetError
 from shoestring.activations.remat.backend import NotRunError, RematBackend
-from shoestring.activations.remat.capture._torch import BackendCompilerFailed
+from shoestring.activations.remat.capture._torch import (
+    BackendCompilerFailed,
+    TorchDynamoException,
+)
 from shoestring.activations.remat.capture.pricing import CostKind, price_nodes
 from shoestring.activations.remat.graph import Graph
 from shoestring.activations.remat.outside import outside_bytes
@@ -22,6 +25,7 @@ from shoestring.activations.remat.solvers.find import Solver, find_order
 from shoestring.core.budget import Budget
 from shoestring.core.errors import InfeasibleError, RefusedError, ShoestringError
 from shoestring.core.units import format_bytes
+from shoestring.measure._torch import DATA_DEPENDENT, check_version
 from shoestring.measure.tracing.fake import Batch
 from shoestring.measure.tracing.step import Loss, call_model
 
@@ -67,14 +71,18 @@ def fit(
         raise RefusedError(
             "the model is fitted into a budget already.", hint="call remat.remove(model) first."
         )
+    check_version()
     choose = functools.partial(
         schedule_graph, activations=activations, solver=Solver(solver), time_limit=time_limit
     )
     pricing = functools.partial(price_nodes, kind=CostKind(cost))
-    backend = RematBackend(choose, pricing, outside=outside_bytes(model, batch, loss))
+    try:
+        outside = outside_bytes(model, batch, loss)
+    except DATA_DEPENDENT as error:
+        raise _not_captured(error) from error
+    backend = RematBackend(choose, pricing, outside=outside)
     plain = model.__dict__.get("forward")
-    function = getattr(type(model).forward if plain is None else plain, "__func__", None)
-    forward = scheduled(function or type(model).forward, backend)
+    forward = scheduled(_unbound(model), backend)
     model.__dict__[_PLAIN] = plain
     model.__dict__["forward"] = types.MethodType(forward, model)
     try:
@@ -85,16 +93,41 @@ def fit(
         if schedule.order == schedule.graph.plain:
             remove(model)
         return schedule
-    except BackendCompilerFailed as error:
+    except TorchDynamoException as error:
         remove(model)
-        if isinstance(error.inner_exception, ShoestringError):
-            raise error.inner_exception.with_traceback(None) from None
-        raise
+        inner = error.inner_exception if isinstance(error, BackendCompilerFailed) else None
+        if isinstance(inner, ShoestringError):
+            raise inner.with_traceback(None) from None
+        if inner is not None:
+            raise
+        raise _not_captured(error) from error
     except BaseException:
         remove(model)
         raise
     remove(model)
     raise RefusedError("the model's forward has no operations.", hint="train another model.")
+
+
+def _not_captured(error: Exception) -> RefusedError:
+    lines = str(error).strip().splitlines()
+    return RefusedError(
+        "the model's step cannot be captured as one graph"
+        + (f": {lines[0].rstrip('.')}." if lines else "."),
+        hint="leave this model to block checkpointing.",
+    )
+
+
+def _unbound(model: nn.Module) -> Callable[..., object]:
+    """Return a model's forward as a function of the model and its arguments."""
+    own = model.__dict__.get("forward")
+    if own is None:
+        return type(model).forward
+    if isinstance(own, types.MethodType) and own.__self__ is model:
+        return own.__func__
+    raise RefusedError(
+        "the model's forward was replaced by a function that does not take the model.",
+        hint="fit the model before other tools wrap its forward.",
+    )
 
 
 def remove(model: nn.Module) -> None:

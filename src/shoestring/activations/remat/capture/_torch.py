@@ -14,6 +14,7 @@ import torch
 from torch import fx
 from torch._dynamo.backends.common import aot_autograd as _aot_autograd
 from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
+from torch._dynamo.exc import TorchDynamoException as TorchDynamoException
 from torch._functorch._aot_autograd.descriptors import (
     InputMutationAOTOutput,
     SavedForBackwardsAOTOutput,

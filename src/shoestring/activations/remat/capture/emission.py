@@ -83,10 +83,14 @@ class _Region:
 
     def _drawn(self, node: fx.Node) -> fx.Node | None:
         """Return the result of a dropout that was drawn just now, where that is what is asked."""
-        if node.target is not dropout_from_mask or self._last is None:
+        if node.target is not dropout_from_mask:
             return None
-        parts = {part.args[1]: part for part in self._last.users}
-        return self.there.get(parts[0]) if node.args[1] in parts.values() and 0 in parts else None
+        mask = node.args[1]
+        assert isinstance(mask, fx.Node), "the mask is a part of what the dropout returned"
+        draw = mask.all_input_nodes[0]
+        if draw is not self._last:
+            return None
+        return next((self.there[part] for part in draw.users if part.args[1] == 0), None)
 
     def _is_part(self, part: fx.Node, whole: fx.Node) -> bool:
         several = isinstance(whole.meta.get("val"), (tuple, list))

@@ -20,9 +20,10 @@ from shoestring.activations.remat.capture._torch import (
 )
 from shoestring.activations.remat.capture.pricing import Price, Prices
 from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
-from shoestring.activations.remat.capture.rewrites import bytes_of, is_random, rewrite, tensors
+from shoestring.activations.remat.capture.rewrites import bytes_of, is_random, rewrite
 from shoestring.activations.remat.graph import Graph, Node, Value
 from shoestring.core.errors import RefusedError
+from shoestring.measure.tracing.calls import tensors
 
 
 class Role(enum.Enum):
@@ -144,7 +145,7 @@ class _Reader:
                 f"{node.target} cannot be scheduled.",
                 hint="leave this model to block checkpointing.",
             )
-        results = list(tensors(value))
+        results = tensors(value)
         aliases = [storage_key(tensor) in self._by_storage for tensor in results]
         if results and all(aliases):
             return Role.VIEW

@@ -17,6 +17,7 @@ from shoestring.core.machine import Machine
 from shoestring.core.trace import Phase, Work
 from shoestring.measure import load_machine
 from shoestring.measure.formulas import op_cost
+from shoestring.measure.tracing.calls import tensors
 from shoestring.measure.tracing.workspace import WorkspaceProbe
 
 
@@ -159,22 +160,12 @@ def _estimated(call: GivenCall, machine: Machine) -> float:
     return machine.price(str(call.operator), phase, _dtype(call.result), work).seconds
 
 
-def _tensors(values: Sequence[object]) -> list[torch.Tensor]:
-    found = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, (tuple, list)):
-            found.extend(_tensors(value))
-    return found
-
-
 def _bytes(values: Sequence[object]) -> int:
-    return sum(int(t.numel()) * t.element_size() for t in _tensors(values))
+    return sum(int(t.numel()) * t.element_size() for t in tensors(values))
 
 
 def _dtype(result: object) -> str:
-    floating = [t for t in _tensors([result]) if t.is_floating_point()]
+    floating = [t for t in tensors([result]) if t.is_floating_point()]
     return str(floating[0].dtype).removeprefix("torch.") if floating else "float32"
 
 

@@ -6,7 +6,6 @@ None of them changes what the graph computes.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
 
 import torch
 from torch import fx
@@ -14,6 +13,7 @@ from torch._ops import OpOverload
 
 from shoestring.activations.remat.capture._torch import JointOutputs, find_argument
 from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
+from shoestring.measure.tracing.calls import tensors
 
 aten = torch.ops.aten
 
@@ -78,7 +78,7 @@ def note_state(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     Returns:
         The node of the state; None where the result is as cheap to keep, or there is none.
     """
-    results = list(tensors(node.meta.get("val")))
+    results = tensors(node.meta.get("val"))
     if not results or node.meta.get("partitioner_tag") == "is_backward":
         return None
     device = results[0].device
@@ -110,8 +110,7 @@ def split_dropout(graph: fx.Graph, node: fx.Node) -> None:
             parts[1] = graph.call_function(operator.getitem, (node, 1))
             parts[1].meta["val"] = node.meta["val"][1]
     scale = 1.0 / (1.0 - probability) if probability < 1 else 0.0
-    after = max((parts[0], parts[1]), key=list(graph.nodes).index)
-    with graph.inserting_after(after):
+    with graph.inserting_after(max(parts[0], parts[1])):  # the later one
         again = graph.call_function(dropout_from_mask, (node.args[0], parts[1], scale))
     again.meta["val"] = torch.empty_like(parts[0].meta["val"])
     again.meta["partitioner_tag"] = node.meta.get("partitioner_tag")
@@ -130,19 +129,6 @@ def is_random(node: fx.Node) -> bool:
         return False
     # Attention is tagged, but draws nothing without dropout.
     return find_argument(node, "dropout_p") != 0
-
-
-def tensors(value: object) -> Iterator[torch.Tensor]:
-    """Yield the tensors of a node's result.
-
-    Args:
-        value: a tensor, a tuple of them, or anything else.
-    """
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from tensors(part)
 
 
 def bytes_of(tensor: torch.Tensor) -> int:
