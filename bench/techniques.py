@@ -38,7 +38,7 @@ UNTIMED: Final = {"offload", *SIDES}
 
 FOREACH: Final = "foreach AdamW"
 CELLS: Final[dict[str, tuple[Cell, ...]]] = {
-    "block-checkpointing": (
+    "remat": (
         Cell("gpt2", 24), Cell("llama", 24), Cell("vit", 24), Cell("resnet", 16),
         Cell("whisper", 2),
     ),
@@ -73,7 +73,7 @@ CELLS: Final[dict[str, tuple[Cell, ...]]] = {
 """The steps of each technique: where it acts, and where it hardly helps."""
 
 NOTES: Final[dict[str, str]] = {
-    "block-checkpointing": "All blocks are checkpointed.",
+    "remat": "The choice that takes least memory.",
     "chunked-loss": "The vocabulary of these models has 2,000 entries; a larger one gives more.",
     "micro-batches": f"{PARTS} parts, or one a row where there are fewer rows.",
     "offload": (

@@ -44,7 +44,7 @@ def run_main(*arguments: str) -> str:
         run_main("--version"),
         run_main("list"),
         run_main("list", "--json"),
-        run_main("cite", "block-checkpointing"),
+        run_main("cite", "remat"),
         run_main("list", "--help"),
     ],
 )

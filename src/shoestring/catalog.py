@@ -96,12 +96,22 @@ class Row:
     paper: Paper | None = None
 
 
-_CHEN: Final = Paper(
-    key="chen2016training",
-    title="Training Deep Nets with Sublinear Memory Cost",
-    authors=("Chen, Tianqi", "Xu, Bing", "Zhang, Chiyuan", "Guestrin, Carlos"),
-    year=2016,
-    arxiv="1604.06174",
+_JAIN: Final = Paper(
+    key="jain2020checkmate",
+    title="Checkmate: Breaking the Memory Wall with Optimal Tensor Rematerialization",
+    authors=(
+        "Jain, Paras",
+        "Jain, Ajay",
+        "Nrusimha, Aniruddha",
+        "Gholami, Amir",
+        "Abbeel, Pieter",
+        "Gonzalez, Joseph",
+        "Keutzer, Kurt",
+        "Stoica, Ion",
+    ),
+    year=2020,
+    venue="Proceedings of Machine Learning and Systems",
+    arxiv="1910.02653",
 )
 _WIJMANS: Final = Paper(
     key="wijmans2024cut",
@@ -256,13 +266,13 @@ _ROWS: Final = (
         summary="Hugging Face's Trainer, each step run by a plan, checkpoints whole or absent",
     ),
     Row(
-        name="block-checkpointing",
-        path="shoestring.activations.checkpoint:BlockCheckpointing",
+        name="remat",
+        path="shoestring.activations.rematerialisation:Rematerialisation",
         kind="technique",
         saves="activations",
         fidelity="exact",
-        summary="recomputes repeated blocks in backward instead of keeping what they saved",
-        paper=_CHEN,
+        summary="runs operations again in backward whose results cost more to keep than to make",
+        paper=_JAIN,
     ),
     Row(
         name="chunked-loss",
@@ -362,7 +372,7 @@ def find(name: str) -> Row:
     """Return the row of a name.
 
     Args:
-        name: a name of the catalogue, as in ``block-checkpointing``.
+        name: a name of the catalogue, as in ``remat``.
 
     Returns:
         Its row.
@@ -395,8 +405,8 @@ def cite(subject: object) -> str:
         UnknownNameError: the catalogue does not have it.
 
     Example:
-        >>> cite("block-checkpointing").splitlines()[0]
-        '@misc{chen2016training,'
+        >>> cite("remat").splitlines()[0]
+        '@inproceedings{jain2020checkmate,'
     """
     row = find(subject) if isinstance(subject, str) else _row_of(subject)
     return row.paper.bibtex() if row.paper else _SOFTWARE

@@ -65,8 +65,8 @@ def table(results: Path, name: str) -> str:
 
 def test_a_table_shows_peaks_errors_and_times(tmp_path: Path) -> None:
     rows = [row("gpt2", 24), row("bert", 1, optimizer="foreach AdamW", predicted=95 * MIB)]
-    written(tmp_path, "block-checkpointing", rows)
-    text = table(tmp_path, "block-checkpointing")
+    written(tmp_path, "remat", rows)
+    text = table(tmp_path, "remat")
     assert "| model | batch | plain | with it | predicted | error | time | predicted time |" in text
     assert (
         "| gpt2 | 24 | 200 MiB | 100 MiB, 50 % | 101 MiB | +1.0 % | 1.30 (1.25 to 1.40) | 1.20 |"

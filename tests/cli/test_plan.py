@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -139,9 +140,9 @@ def test_the_line_people_forward() -> None:
     assert max(map(len, lines)) <= 100
     assert lines[0] == "LlamaForCausalLM, AdamW, on rtx-4090: budget 24.0 GiB"
     rows = {line[2:].split("  ")[0]: line.split() for line in lines}
+    assert any(re.fullmatch(r"\+ recompute \d+ operations", label) for label in rows)
     for label in (
         "plain",
-        "+ checkpoint 32 blocks",
         "+ cross-entropy of lm_head in chunks",
         "... + LoRA, rank 16",
         "... + 4-bit base (NF4) + LoRA, rank 16",

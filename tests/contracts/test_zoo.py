@@ -26,11 +26,11 @@ from tests.zoo import ZOO, Case
 
 pytest.importorskip("transformers")
 
-# Some outputs carry no loss, and blocks in training fill no key-value cache: said, and meant.
+# Some outputs carry no loss: said, and meant.
 pytestmark = pytest.mark.filterwarnings("ignore::shoestring.core.errors.AssumptionWarning")
 
-UNBLOCKED = {"diffusion", "fno", "gnn", "lstm", "seq2seq", "tabular", "unet", "wav2vec2"}
-"""Models that may have no repeated block to checkpoint."""
+UNTOUCHED = {"tabular"}
+"""Models in whose step nothing is worth computing again, and no logits are large."""
 
 
 @pytest.fixture(params=ZOO, ids=lambda case: case.name)
@@ -85,7 +85,7 @@ def test_gradients_buffers_and_random_numbers_are_exact(case: Case) -> None:
     prof = profile(plain, batch, optimizer=torch.optim.AdamW, loss=case.loss)
     techniques = [t for t in admitted(prof) if t.slot is not Slot.STEP]
     if not techniques:
-        assert case.name in UNBLOCKED
+        assert case.name in UNTOUCHED
         return
     for technique in techniques:
         technique.apply(changed)
@@ -149,7 +149,3 @@ def test_the_predicted_peak_of_each_technique_and_of_each_pair_holds(paired: Cas
         assert predicted is not None
         peak = measured(paired.build(), batch, paired, tuple(chosen))
         assert predicted.peak == pytest.approx(peak, rel=0.05), [t.describe() for t in chosen]
-
-
-def test_most_of_the_zoo_has_blocks_to_checkpoint() -> None:
-    assert len(ZOO) - len(UNBLOCKED) >= 22

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from shoestring.activations import BlockCheckpointing, ChunkedLoss, MicroBatches, Offload
+from shoestring.activations import ChunkedLoss, MicroBatches, Offload, Rematerialisation
 from shoestring.core.budget import Budget
 from shoestring.core.technique import Technique
 from shoestring.optim import ReleaseGradients, SlicedStep
@@ -22,10 +22,26 @@ from shoestring.planner.profiling import profile
 Weights: TypeAlias = dict[str, torch.Tensor]
 Batch: TypeAlias = dict[str, torch.Tensor]
 
+
+def again_in(layer: int) -> tuple[str, ...]:
+    """What is computed again in one layer: the norms, attention and most of the perceptron."""
+    path = f"model.layers.{layer}"
+    norm = "aten.pow.Tensor_Scalar 0, aten.mul.Tensor 0 1"
+    return (
+        f"{path}.input_layernorm: {norm}",
+        f"{path}.self_attn: aten._scaled_dot_product_flash_attention_for_cpu.default 0",
+        f"{path}.post_attention_layernorm: {norm}",
+        f"{path}.mlp.gate_proj: aten.mm.default 0",
+        f"{path}.mlp.up_proj: aten.mm.default 0",
+        f"{path}.mlp.act_fn: aten.silu.default 0",
+        f"{path}.mlp: aten.mul.Tensor 0",
+    )
+
+
 TECHNIQUES: Mapping[str, Technique] = {
     technique.name: technique
     for technique in (
-        BlockCheckpointing(blocks=("model.layers.0", "model.layers.1")),
+        Rematerialisation(again=tuple(line for n in range(2) for line in again_in(n))),
         ChunkedLoss(head="lm_head"),
         SlicedStep(),
         ReleaseGradients(),

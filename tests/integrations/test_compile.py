@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -35,6 +36,8 @@ from tests.integrations.planned import (
 )
 
 pytest.importorskip("transformers")
+
+Backend: TypeAlias = str | Callable[[torch.fx.GraphModule, object], Callable[..., object]]
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "mixed_precision_and_compile.md"
 STEPS = 2
@@ -63,7 +66,7 @@ def _afresh() -> Iterator[None]:
         yield
 
 
-def compiled(model: nn.Module, column: str, backend: str = "aot_eager") -> None:
+def compiled(model: nn.Module, column: str, backend: Backend = "aot_eager") -> None:
     """Compile a model in place as a column of the table says."""
     if column == "model compiled":
         model.compile(backend=backend)
@@ -73,7 +76,12 @@ def compiled(model: nn.Module, column: str, backend: str = "aot_eager") -> None:
 
 
 def train(
-    plan: Plan, column: str, *, late: bool = False, backend: str = "aot_eager", dropout: float = 0.0
+    plan: Plan,
+    column: str,
+    *,
+    late: bool = False,
+    backend: Backend = "aot_eager",
+    dropout: float = 0.0,
 ) -> Weights:
     """Train the small model; plainly with a plan that changes nothing."""
     model = language_model()
@@ -210,7 +218,7 @@ def test_a_cell_is_what_is_found(name: str, column: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("column", ["model compiled", "blocks compiled"])
-@pytest.mark.parametrize("name", ["block-checkpointing", "chunked-loss"])
+@pytest.mark.parametrize("name", ["remat", "chunked-loss"])
 def test_the_order_of_applying_and_compiling_does_not_matter(name: str, column: str) -> None:
     plan = plan_of(name, optimizer=SGD)
     early, late = train(plan, column), train(plan, column, late=True)
@@ -222,33 +230,31 @@ def test_the_order_of_applying_and_compiling_does_not_matter(name: str, column: 
 
 
 @pytest.mark.parametrize("column", ["model compiled", "blocks compiled"])
-def test_dropout_in_compiled_checkpointed_blocks_draws_the_same_numbers(column: str) -> None:
+def test_dropout_in_compiled_blocks_that_run_again_draws_the_same_numbers(column: str) -> None:
     plain = train(plan_of(optimizer=SGD), column, dropout=0.5)
     assert apart(plain, plainly(column)) > 0.01, "dropout did nothing"
-    got = train(plan_of("block-checkpointing", optimizer=SGD), column, dropout=0.5)
+    got = train(plan_of("remat", optimizer=SGD), column, dropout=0.5)
     assert all(torch.equal(plain[n], got[n]) for n in plain)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_kernels_give_a_checkpointed_step_the_bits_of_a_plain_one() -> None:
-    config = pytest.importorskip("torch._inductor.config")
-    cxx = pytest.importorskip("torch._inductor.cpp_builder")
-    try:
-        cxx.get_cpp_compiler()
-    except Exception:  # noqa: BLE001  # torch's own class for it is private
-        pytest.skip("no C++ compiler")
-    with config.patch(compile_threads=1):
-        runs = [
-            train(plan_of(*names, optimizer=SGD), "blocks compiled", backend="inductor")
-            for names in ((), ("block-checkpointing", "sliced-step"))
-        ]
-    assert all(torch.equal(runs[0][n], runs[1][n]) for n in runs[0])
+@pytest.mark.parametrize("column", ["model compiled", "blocks compiled"])
+def test_a_step_that_computes_again_runs_operator_by_operator(column: str) -> None:
+    compiled_graphs: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        compiled_graphs.append(graph)
+        return graph.forward
+
+    train(plan_of("remat", optimizer=SGD), column, backend=backend)
+    assert not compiled_graphs
+    train(plan_of(optimizer=SGD), column, backend=backend)
+    assert compiled_graphs
 
 
 def test_a_plan_is_applied_to_the_model_inside_what_torch_compile_returns() -> None:
     model = language_model()
     wrapped = torch.compile(model, backend="aot_eager")
-    plan = plan_of("block-checkpointing")
+    plan = plan_of("remat")
     plan.apply(wrapped)
     assert plan.applied(model)
     assert plan.applied(wrapped)
@@ -269,7 +275,7 @@ def test_a_loss_that_is_not_taken_in_chunks_when_compiled_is_warned_of() -> None
 
 def test_blocks_that_are_compiled_by_themselves_are_not_said_to_be_idle() -> None:
     model = language_model()
-    plan_of("block-checkpointing").apply(model)
+    plan_of("remat").apply(model)
     compiled(model, "blocks compiled")
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")

@@ -96,7 +96,7 @@ def test_a_technique_is_as_exact_as_it_promises_or_refused(kind: str, results: R
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("name", ["block-checkpointing", "chunked-loss"])
+@pytest.mark.parametrize("name", ["remat", "chunked-loss"])
 def test_a_plan_is_applied_before_or_after_wrapping(kind: str, name: str, results: Results) -> None:
     assert cell(results[f"{kind}, applied after, {name}"]) == cell(results[f"{kind} {name}"])
 

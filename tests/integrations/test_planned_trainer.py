@@ -101,7 +101,7 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 def test_bitwise_what_the_trainer_trains(tmp_path: Path) -> None:
     plain = transformers.Trainer(bert(), arguments(tmp_path / "a"), train_dataset=Rows())
     plan = planned()
-    assert any(step.name == "block-checkpointing" for step in plan.steps)
+    assert any(step.name == "remat" for step in plan.steps)
     ours = PlannedTrainer(bert(), arguments(tmp_path / "b"), plan=plan, train_dataset=Rows())
     assert same(trained(ours), trained(plain))
     assert not plan.applied(ours.model)

@@ -258,7 +258,7 @@ def test_the_loop_s_peak_is_as_predicted_and_within_the_budget(share: str) -> No
 # --- what each trainer adds ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["block-checkpointing", "sliced-step", "micro-batches"])
+@pytest.mark.parametrize("name", ["remat", "sliced-step", "micro-batches"])
 def test_accelerate_accumulates_around_a_plan(name: str) -> None:
     make = SGD if name in ROUNDED else ADAMW
     expected = accelerated(None, make, accumulate=2)
@@ -271,7 +271,7 @@ def test_accelerate_s_accumulation_is_refused_where_gradients_are_used_in_backwa
         accelerated(plan_of("release-gradients"), ADAMW, accumulate=2)
 
 
-@pytest.mark.parametrize("name", ["block-checkpointing", "chunked-loss", "release-gradients"])
+@pytest.mark.parametrize("name", ["remat", "chunked-loss", "release-gradients"])
 def test_a_plan_is_applied_before_or_after_accelerate_prepares_the_model(name: str) -> None:
     make = SGD if name in ROUNDED else ADAMW
     plan = plan_of(name, optimizer=make)
@@ -282,7 +282,7 @@ def test_a_plan_is_applied_before_or_after_accelerate_prepares_the_model(name: s
 def test_accelerate_s_mixed_precision_keeps_a_checkpointed_step_s_bits() -> None:
     plain = accelerated(None, ADAMW, precision="bf16")
     assert any(not torch.equal(w, plainly(accelerated, ADAMW)[n]) for n, w in plain.items())
-    got = accelerated(plan_of("block-checkpointing"), ADAMW, precision="bf16")
+    got = accelerated(plan_of("remat"), ADAMW, precision="bf16")
     assert all(torch.equal(plain[n], got[n]) for n in plain)
 
 
@@ -298,7 +298,7 @@ def test_accelerate_shows_torch_s_methods_only() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", ["block-checkpointing", "sliced-step", "release-gradients"])
+@pytest.mark.parametrize("name", ["remat", "sliced-step", "release-gradients"])
 def test_lightning_s_own_backward_does_without_parts(name: str) -> None:
     expected = plainly(lightning_fit, ADAMW)
     got = lightning_fit(plan_of(name), ADAMW, manual=False)
@@ -325,7 +325,7 @@ def test_lightning_s_clipping_is_refused_where_gradients_are_used_in_backward() 
 def test_lightning_refuses_its_own_options_where_the_step_is_ours(option: str) -> None:
     exceptions = pytest.importorskip("lightning.pytorch.utilities.exceptions")
     with pytest.raises(exceptions.MisconfigurationException, match="manual optimization"):
-        lightning_fit(plan_of("block-checkpointing"), ADAMW, **{option: 2})
+        lightning_fit(plan_of("remat"), ADAMW, **{option: 2})
 
 
 # --- what goes wrong when a piece is left out ----------------------------------------------

@@ -41,9 +41,9 @@ STEPS = 2
 PREDICTED: tuple[tuple[str, ...], ...] = (
     (),
     ("sliced-step",),
-    ("block-checkpointing", "chunked-loss", "sliced-step"),
+    ("remat", "chunked-loss", "sliced-step"),
     ("micro-batches",),
-    ("block-checkpointing", "chunked-loss", "sliced-step", "micro-batches"),
+    ("remat", "chunked-loss", "sliced-step", "micro-batches"),
 )
 """Techniques whose step together is predicted."""
 OTHERS: dict[str, dict[str, int]] = {
@@ -238,18 +238,16 @@ def run() -> dict[str, object]:
     for kind, wrap in (("ddp", ddp), ("fsdp2", fsdp2)):
         for name in TECHNIQUES:
             found[f"{kind} {name}"] = compare(wrap, (name,))
-        for name in ("block-checkpointing", "chunked-loss"):
+        for name in ("remat", "chunked-loss"):
             found[f"{kind}, applied after, {name}"] = compare(wrap, (name,), late=True)
-    exact = ("block-checkpointing", "chunked-loss", "sliced-step", "micro-batches")
+    exact = ("remat", "chunked-loss", "sliced-step", "micro-batches")
     found["ddp together"] = compare(ddp, exact)
     found["ddp together, as views"] = compare(ddp, exact, gradient_as_bucket_view=True)
     found["ddp unused"] = compare(ddp, exact[:3], find_unused_parameters=True)
     found["ddp static"] = compare(ddp, exact[:3], static_graph=True)
     found["fsdp2 head"] = compare(fsdp2, ("chunked-loss",), head=True)
     found["fsdp2 head, applied after"] = compare(fsdp2, ("chunked-loss",), head=True, late=True)
-    found["fsdp2 together"] = compare(
-        fsdp2, ("block-checkpointing", "sliced-step", "micro-batches", "offload")
-    )
+    found["fsdp2 together"] = compare(fsdp2, ("remat", "sliced-step", "micro-batches", "offload"))
     for view in (False, True):
         for rows, length in ((8, 32), (1, 4)):
             found[f"memory {rows} {view}"] = memory(rows, length, gradient_as_bucket_view=view)

@@ -158,7 +158,7 @@ def test_recomputation_is_seen() -> None:
     prof = profile(Recomputed(), torch.ones(4, 8, requires_grad=True), loss=mean_square)
     phases = {op.phase for op in prof.trace.ops}
     assert Phase.RECOMPUTE in phases
-    assert prof.step.blocks_checkpointed
+    assert prof.step.recomputes
 
 
 def test_a_foreach_sheet_takes_the_transient_copy() -> None:

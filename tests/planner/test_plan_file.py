@@ -207,9 +207,7 @@ VALUES = st.recursive(
         st.integers(-(2**70), 2**70),
         st.floats(),
         st.text(max_size=20),
-        st.sampled_from(
-            ["block-checkpointing", "exact", "torch.optim.AdamW", "steps", "x" * 10001]
-        ),
+        st.sampled_from(["remat", "exact", "torch.optim.AdamW", "steps", "x" * 10001]),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)

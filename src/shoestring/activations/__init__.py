@@ -1,6 +1,5 @@
 """What is alive between forward and backward: techniques that decide it."""
 
-from shoestring.activations.checkpoint import BlockCheckpointing as BlockCheckpointing
 from shoestring.activations.chunked_cross_entropy import (
     chunked_cross_entropy as chunked_cross_entropy,
 )
@@ -10,3 +9,4 @@ from shoestring.activations.micro_batches import couplings as couplings
 from shoestring.activations.micro_batches import find_weighting as find_weighting
 from shoestring.activations.offload import Offload as Offload
 from shoestring.activations.offload import offloading as offloading
+from shoestring.activations.rematerialisation import Rematerialisation as Rematerialisation

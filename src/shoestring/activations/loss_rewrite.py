@@ -9,7 +9,7 @@ from typing import Final
 from shoestring.activations.chunked_cross_entropy import rows_per_chunk
 from shoestring.activations.loss_sites import LossSite, find_loss_sites
 from shoestring.core.edit import Editor, remap
-from shoestring.core.trace import Kind, Op, Phase, Storage, Trace
+from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace, uses_of
 
 _CAST: Final = "aten._to_copy.default"
 _ADD: Final = "aten.add.Tensor"
@@ -49,6 +49,7 @@ class _Rewrite:
         wide = max(site.itemsize, _NARROWEST)
         self._rows = rows_per_chunk(site.loss_rows, site.num_classes, wide)
         self._chunks = -(-site.loss_rows // self._rows)
+        self._input: dict[int, dict[int, int]] = {}  # operation -> what it reads in place of what
         # Slices that plain logits are copied for are taken of the hidden states instead.
         self._copied = frozenset(
             i for i in site.chain if trace.ops[i].name == _CLONE and self._is_sliced(i)
@@ -57,7 +58,7 @@ class _Rewrite:
     def run(self) -> None:
         """Edit forward, recomputation and backward."""
         first, copies = self._recompute()
-        self._shrink_forward()
+        self._shrink_forward(first)
         self._shrink_backward(copies)
         self._grow_gradients(first)
 
@@ -145,7 +146,7 @@ class _Rewrite:
             editor.replace(numbers[index], remap(editor.op(numbers[index]), copies))
         return numbers[site.product], copies
 
-    def _shrink_forward(self) -> None:
+    def _shrink_forward(self, first: int) -> None:
         site, trace, editor = self._site, self._trace, self._editor
         editor.replace(site.product, self._one(self._again(trace.ops[site.product], 1)))
         for index in site.chain:
@@ -157,15 +158,37 @@ class _Rewrite:
                     self._hidden(storage), kind=Kind.ACTIVATION, death=site.backward[1]
                 )
                 editor.storages[index] = kept
+                self._replace_input(index, first)
                 continue
             death = site.end if storage.death is None else min(storage.death, site.end)
             editor.storages[index] = dataclasses.replace(self._small(storage), death=death)
+
+    def _replace_input(self, copy: int, first: int) -> None:
+        """Let the loss be differentiated with a copy of the hidden states, which go themselves.
+
+        Args:
+            copy: the storage of the copy.
+            first: the product that is computed again.
+        """
+        site, trace, editor = self._site, self._trace, self._editor
+        uses = uses_of(trace)
+        for s in trace.ops[site.product].reads:
+            storage = trace.storages[s]
+            later = [i for i in uses[s] if i >= site.backward[0]]
+            if s == site.weight or storage.birth == ALWAYS or not set(later) <= set(site.gradients):
+                continue
+            forward = [i for i in uses[s] if i < site.backward[0]]
+            editor.storages[s] = dataclasses.replace(
+                storage, death=max(storage.released or 0, *forward), kind=Kind.TEMPORARY
+            )
+            self._input |= {i: {s: copy} for i in later}
+            editor.replace(first, remap(editor.op(first), {s: copy}))
 
     def _shrink_backward(self, copies: dict[int, int]) -> None:
         site, trace, editor = self._site, self._trace, self._editor
         start, last = site.backward
         for index in range(start, last + 1):
-            op = remap(trace.ops[index], copies)
+            op = remap(trace.ops[index], {**copies, **self._input.get(index, {})})
             if index not in site.gradients:
                 op = self._one(op)
             elif site.weight in op.reads:

@@ -65,6 +65,8 @@ class Offload(Technique):
         """
         if profile.machine.device == "cpu":
             return "the cpu has no memory of its own: what is moved would stay where it is."
+        if profile.step.recomputes:
+            return "what is computed again is made from what stays on the device."
         if profile.machine.link is None:
             return "how fast the device and the host exchange data is not known."
         return ""
@@ -76,7 +78,8 @@ class Offload(Technique):
             profile: the step before the change.
         """
         traces = tuple(_offloaded(t, self.min_bytes, profile.machine) for t in profile.traces)
-        return dataclasses.replace(profile, traces=traces)
+        step = dataclasses.replace(profile.step, offloads=True)
+        return dataclasses.replace(profile, traces=traces, step=step)
 
     def describe(self) -> str:
         """Return the change in a few words."""

@@ -82,6 +82,7 @@ class _Deepened:
             storages=tuple([self._storage(number, layer) for number, layer in self._storages]),
             blocks=tuple([self._block(layer) for layer in range(self._count)]),
             accumulated=accumulated,
+            calls=tuple(self._call(span) for span in old.calls),
         )
 
     # --- what belongs to which layer -----------------------------------------------------
@@ -214,6 +215,8 @@ class _Deepened:
             moved.birth = self._time(storage.birth, owner, layer)
         if storage.death is not None:
             moved.death = self._time(storage.death, owner, layer)
+        if storage.released is not None:
+            moved.released = self._time(storage.released, owner, layer)
         moved.module = self._renamed(storage.module, owner, layer)
         return moved
 
@@ -229,6 +232,10 @@ class _Deepened:
 
         path = self._renamed(block.path, template, layer)
         return Block(path, moved(block.forward), moved(block.backward))
+
+    def _call(self, span: tuple[int, int]) -> tuple[int, int]:
+        first, last = (self._time(at, _GLOBAL, _GLOBAL) for at in (span[0], span[1] - 1))
+        return first, last + 1
 
     def _renamed(self, path: str, owner: int, layer: int) -> str:
         """Return the path of a module or parameter in the deep model."""

@@ -19,6 +19,7 @@ _STORAGE_FIELDS: Final = tuple(f.name for f in dataclasses.fields(Storage))
 _STORAGE_VALUES: Final = operator.attrgetter(*_STORAGE_FIELDS)
 _BIRTH, _DEATH = _STORAGE_FIELDS.index("birth"), _STORAGE_FIELDS.index("death")
 _KIND: Final = _STORAGE_FIELDS.index("kind")
+_RELEASED: Final = _STORAGE_FIELDS.index("released")
 
 
 class Editor:
@@ -130,8 +131,14 @@ class Editor:
             for b in self._old.blocks
             if b.forward[0] < b.forward[1] and b.backward[0] < b.backward[1]
         )
+        calls = tuple(_interval(span, place) for span in self._old.calls if span[0] < span[1])
         return dataclasses.replace(
-            self._old, ops=ops, storages=storages, blocks=blocks, accumulated=accumulated
+            self._old,
+            ops=ops,
+            storages=storages,
+            blocks=blocks,
+            accumulated=accumulated,
+            calls=calls,
         )
 
     def _order(self) -> tuple[list[int], list[tuple[int, int]]]:
@@ -168,14 +175,18 @@ class Editor:
 
 
 def _moved(storage: Storage, place: Sequence[tuple[int, int]], last: int) -> Storage:
-    birth, death = storage.birth, storage.death
+    birth, death, released = storage.birth, storage.death, storage.released
     if birth != ALWAYS:
         birth = min(place[birth][0], max(last, 0))
     if death is not None:
         death = max(place[death][1], birth, 0)
-    if birth == storage.birth and death == storage.death:
+    if released is not None:
+        released = max(place[released][1], birth, 0)
+    if (birth, death, released) == (storage.birth, storage.death, storage.released):
         return storage
-    return living(storage, birth=birth, death=death, kind=storage.kind)
+    values = list(_STORAGE_VALUES(storage))
+    values[_BIRTH], values[_DEATH], values[_RELEASED] = birth, death, released
+    return Storage(*values)
 
 
 def _interval(old: tuple[int, int], place: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -197,6 +208,8 @@ def living(storage: Storage, *, birth: int, death: int | None, kind: Kind) -> St
     """
     values = list(_STORAGE_VALUES(storage))
     values[_BIRTH], values[_DEATH], values[_KIND] = birth, death, kind
+    if birth != storage.birth:  # another one
+        values[_RELEASED] = None
     return Storage(*values)
 
 

@@ -40,7 +40,8 @@ class Step:
         fake: whether it was traced without data.
         fingerprint: hash of parameter names and shapes.
         couplings: layers that mix samples of a batch, by path and reason.
-        blocks_checkpointed: whether the model recomputes already.
+        recomputes: whether the model recomputes already.
+        offloads: whether activations wait in another memory.
     """
 
     model: str
@@ -61,7 +62,8 @@ class Step:
     fake: bool = True
     fingerprint: str = ""
     couplings: tuple[str, ...] = ()
-    blocks_checkpointed: bool = False
+    recomputes: bool = False
+    offloads: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -135,6 +135,8 @@ class Storage:
         per_row: how many of its bytes belong to each row of the batch; None where not known.
         shape: of the tensor through which it was first seen.
         itemsize: bytes of one element of that tensor.
+        released: index of the operation after which autograd alone held it; None where it was
+            not kept for backward, or where that was not seen.
     """
 
     nbytes: int
@@ -145,6 +147,7 @@ class Storage:
     per_row: float | None = None
     shape: tuple[int, ...] = ()
     itemsize: int = 1
+    released: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,6 +177,8 @@ class Trace:
         rows: rows of the batch.
         accumulated: storage of each gradient -> operation after which it was accumulated
             into its parameter.
+        calls: first operation of each forward of the model itself and one past the last; what
+            lies outside of them is the user's own code, such as a loss.
     """
 
     ops: tuple[Op, ...]
@@ -181,6 +186,7 @@ class Trace:
     blocks: tuple[Block, ...] = ()
     rows: int = 1
     accumulated: dict[int, int] = dataclasses.field(default_factory=dict)
+    calls: tuple[tuple[int, int], ...] = ()
 
     @functools.cached_property
     def _spans(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -372,3 +378,16 @@ def last_use(ops: Sequence[Op], start: int, stop: int) -> dict[int, int]:
         Storage index -> operation index.
     """
     return {s: i for i in range(start, stop) for s in (*ops[i].reads, *ops[i].writes)}
+
+
+def uses_of(trace: Trace) -> list[list[int]]:
+    """Return the operations that read or write each storage, in order.
+
+    Args:
+        trace: a step.
+    """
+    uses: list[list[int]] = [[] for _ in trace.storages]
+    for index, op in enumerate(trace.ops):
+        for s in dict.fromkeys((*op.reads, *op.writes)):
+            uses[s].append(index)
+    return uses

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, TypeAlias, TypeVar
@@ -315,6 +316,21 @@ _ENGINE: Final = "_engine_run_backward"
 _CREATE_GRAPH: Final = 2  # place among the engine's arguments after the outputs
 
 
+_HERE = threading.local()
+"""What is going on in this thread."""
+
+
+@contextlib.contextmanager
+def recomputing() -> Iterator[None]:
+    """In this context the calling thread repeats what a forward computed."""
+    before = getattr(_HERE, "recomputing", False)
+    _HERE.recomputing = True
+    try:
+        yield
+    finally:
+        _HERE.recomputing = before
+
+
 def is_recomputing(node: torch.autograd.graph.Node) -> bool:
     """Return whether the operation that is running within a backward repeats a forward.
 
@@ -327,6 +343,8 @@ def is_recomputing(node: torch.autograd.graph.Node) -> bool:
     Args:
         node: the node that is being evaluated.
     """
+    if getattr(_HERE, "recomputing", False):
+        return True
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code

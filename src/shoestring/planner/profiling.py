@@ -156,7 +156,7 @@ def _describe(model: nn.Module, batch: Batch, options: StepOptions, run: Run) ->
         fake=run.fake,
         fingerprint=fingerprint(model),
         couplings=couplings(model),
-        blocks_checkpointed=any(op.phase is Phase.RECOMPUTE for op in run.trace.ops),
+        recomputes=any(op.phase is Phase.RECOMPUTE for op in run.trace.ops),
     )
 
 

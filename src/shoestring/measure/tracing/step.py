@@ -234,6 +234,7 @@ def trace_step(
         stack.enter_context(mode or contextlib.nullcontext())
         stack.enter_context(_gradients_noted(model, tracer))
         stack.enter_context(tracer.watching(model, blocks))
+        stack.enter_context(tracer.following_saved())
         if options.custom is not None:
             _custom(model, batch, optimizer, options.custom, tracer, names)
             mean = False

@@ -33,7 +33,9 @@ class Live:
         shape: of the tensor through which it was first seen.
         itemsize: bytes of one element of that tensor.
         death: operation after which it was freed.
-        grave: tells of its death.
+        released: operation after which autograd alone held it.
+        holders: what keeps it: its memory, and what autograd keeps in place of it.
+        graves: tell of the deaths of its memory.
         node: number of the autograd node that made it, or -1.
     """
 
@@ -44,7 +46,9 @@ class Live:
     shape: tuple[int, ...]
     itemsize: int
     death: int | None = None
-    grave: _Grave | None = None
+    released: int | None = None
+    holders: int = 0
+    graves: list[_Grave] = dataclasses.field(default_factory=list)
     node: int = -1
 
 
@@ -60,6 +64,7 @@ class Storages:
     def __init__(self, now: Callable[[], int]) -> None:
         self._now = now
         self._by_address: dict[int, int] = {}
+        self._closed = False
         self.live: list[Live] = []
         self.sizes: list[int] = []
 
@@ -88,16 +93,46 @@ class Storages:
         index = self._by_address.get(address)
         if index is not None:
             return index
-        storage = tensor.untyped_storage()
+        nbytes = tensor.untyped_storage().nbytes()
         index = len(self.live)
         shape = tuple(tensor.shape)
-        live = Live(storage.nbytes(), kind, birth, module, shape, tensor.element_size())
-        live.grave = _Grave(storage, self._bury)
-        live.grave.address, live.grave.index = address, index
-        self.live.append(live)
-        self.sizes.append(live.nbytes)
-        self._by_address[address] = index
+        self.live.append(Live(nbytes, kind, birth, module, shape, tensor.element_size()))
+        self.sizes.append(nbytes)
+        self.recur(index, tensor)
         return index
+
+    def recur(self, index: int, tensor: torch.Tensor) -> None:
+        """Let a tensor's memory stand for a storage, beside what does already.
+
+        Args:
+            index: of the storage.
+            tensor: dense, and its memory not met before.
+        """
+        address, live = storage_address(tensor), self.live[index]
+        grave = _Grave(tensor.untyped_storage(), self._bury)
+        grave.address, grave.index = address, index
+        live.graves.append(grave)
+        live.holders += 1
+        self._by_address[address] = index
+
+    def hold(self, index: int) -> None:
+        """Let something else keep a storage.
+
+        Args:
+            index: of the storage.
+        """
+        self.live[index].holders += 1
+
+    def let_go(self, index: int) -> None:
+        """Let go of what `hold` kept.
+
+        Args:
+            index: of the storage.
+        """
+        live = self.live[index]
+        live.holders -= 1
+        if live.holders == 0 and not self._closed:
+            live.death = self._now()
 
     def find(self, tensor: torch.Tensor) -> Live | None:
         """Return a tensor's storage, if it was met.
@@ -110,13 +145,19 @@ class Storages:
 
     def close(self) -> None:
         """Stop to follow them: what is alive now outlives the step."""
+        self._closed = True
         for live in self.live:
-            live.grave = None
+            live.graves.clear()
         self._by_address.clear()
 
     def _bury(self, grave: weakref.ref[torch.UntypedStorage]) -> None:
         assert isinstance(grave, _Grave)
-        self.live[grave.index].death = self._now()
+        live = self.live[grave.index]
+        live.holders -= 1
+        if live.holders == 0:
+            live.death = self._now()
+        elif live.released is None:
+            live.released = self._now()
         if self._by_address.get(grave.address) == grave.index:
             del self._by_address[grave.address]
 
@@ -155,6 +196,7 @@ class Storages:
                     module=live.module,
                     shape=live.shape,
                     itemsize=live.itemsize,
+                    released=None if birth == ALWAYS else live.released,
                 )
             )
         return tuple(found)

@@ -24,6 +24,7 @@ from shoestring.measure._torch import (
     GROUPED_PRODUCT,
     READ_DEVICE,
     READ_SCALAR,
+    FakeTensor,
     HigherOrder,
     Overload,
     current_node,
@@ -48,6 +49,8 @@ from shoestring.measure.tracing.workspace import WorkspaceProbe
 
 _SCALARS = {bool: False, int: 1, float: 0.5}
 _NO_SEQUENCE = 2**63
+_MODEL = ""
+"""The path of the model itself."""
 
 Formula: TypeAlias = Callable[..., int]
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -158,7 +161,7 @@ class Tracer(TorchDispatchMode):
             model: whose modules are named by their paths in it; any other by its class.
             calls: paths whose calls are remembered, for `trace`.
         """
-        wanted = frozenset(calls)
+        wanted = frozenset((*calls, _MODEL))
         if model is not None:
             self.places.name(model)
 
@@ -196,6 +199,40 @@ class Tracer(TorchDispatchMode):
             for handle in handles:
                 handle.remove()
             self._stepping.clear()
+
+    def following_saved(self) -> contextlib.AbstractContextManager[object]:
+        """Return a context in which autograd keeps numbers in place of tensors without data.
+
+        So it is seen when the step itself lets go of them, and what autograd alone keeps from
+        then on. In backward it is given other tensors without data that count as the same.
+        """
+        if not self._faking:
+            return contextlib.nullcontext()
+        hooks: contextlib.AbstractContextManager[object] = torch.autograd.graph.saved_tensors_hooks(
+            self._keep, self._give_back
+        )
+        return hooks
+
+    def _keep(self, tensor: torch.Tensor) -> object:
+        if type(tensor) is not FakeTensor or tensor.layout is not torch.strided:
+            return tensor
+        index = self._storages.number(tensor)
+        if self._storages[index].birth == ALWAYS:
+            return tensor
+        return _Kept(self._storages, index, tensor)
+
+    def _give_back(self, kept: object) -> torch.Tensor:
+        if not isinstance(kept, _Kept):
+            assert isinstance(kept, torch.Tensor)
+            return kept
+        paused, self.paused = self.paused, True
+        try:
+            with torch.no_grad():
+                tensor = kept.tensor()
+        finally:
+            self.paused = paused
+        self._storages.recur(kept.index, tensor)
+        return tensor
 
     def close(self) -> None:
         """Stop to follow storages: what is alive now outlives the step."""
@@ -421,6 +458,11 @@ class Tracer(TorchDispatchMode):
             blocks=self._blocks(ops),
             rows=rows,
             accumulated=dict(self._accumulated),
+            calls=tuple(
+                (start, stop)
+                for path, start, stop in self._calls
+                if path == _MODEL and start < stop
+            ),
         )
 
     def _with_workspaces(self) -> list[Op]:
@@ -456,6 +498,8 @@ class Tracer(TorchDispatchMode):
         blocks = []
         forward_alone = all(op.phase is Phase.FORWARD for op in ops)
         for path, start, stop in self._calls:
+            if path == _MODEL:
+                continue
             spans = [backwards[i] for i in range(start, stop) if i in backwards]
             if forward_alone and start < stop:
                 blocks.append(Block(path, (start, stop), (len(ops), len(ops))))
@@ -463,6 +507,29 @@ class Tracer(TorchDispatchMode):
                 first, last = min(s[0] for s in spans), max(s[1] for s in spans) + 1
                 blocks.append(Block(path, (start, stop), (first, last)))
         return tuple(blocks)
+
+
+class _Kept:
+    """A tensor without data that autograd keeps, as its shape alone."""
+
+    __slots__ = ("_layout", "_nbytes", "_storages", "_type", "index")
+
+    def __init__(self, storages: Storages, index: int, tensor: torch.Tensor) -> None:
+        storages.hold(index)
+        self.index = index
+        self._storages = storages
+        self._nbytes = tensor.untyped_storage().nbytes()
+        self._type = (tensor.dtype, tensor.device)
+        self._layout = (tensor.size(), tensor.stride(), tensor.storage_offset())
+
+    def __del__(self) -> None:
+        self._storages.let_go(self.index)
+
+    def tensor(self) -> torch.Tensor:
+        """Return a tensor like it."""
+        dtype, device = self._type
+        count = -(-self._nbytes // dtype.itemsize)
+        return torch.empty(count, dtype=dtype, device=device).as_strided(*self._layout)
 
 
 def _widest(tensors: Numbered) -> str:

@@ -1,0 +1,1 @@
+"""Rematerialisation without capture: operations of a forward are recorded and run again."""
