@@ -34,6 +34,8 @@ SCENARIOS: Final[dict[str, tuple[str, ...]]] = {
     "roofline-random": ("-m", "bench.roofline", "--random", str(SEED)),
     "techniques": ("-m", "bench.techniques"),
     "trainers": ("-m", "bench.trainers"),
+    "remat-solvers": ("-m", "bench.remat_solvers"),
+    "remat": ("-m", "bench.remat.run"),
     "demo": ("recipes/demo.py", "--out", str(RESULTS)),
 }
 """Words after ``python``, by scenario."""

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 from typing import Final, Literal
 
-Kind = Literal["technique", "verb", "record", "optimizer", "integration"]
+Kind = Literal["technique", "verb", "record", "optimizer", "integration", "function"]
 
 _SOFTWARE: Final = """\
 @software{shoestring,
@@ -272,6 +272,42 @@ _ROWS: Final = (
         saves="activations",
         fidelity="exact",
         summary="runs operations again in backward whose results cost more to keep than to make",
+        paper=_JAIN,
+    ),
+    Row(
+        name="remat.fit",
+        path="shoestring.activations.remat.fitting:fit",
+        kind="function",
+        saves="activations",
+        fidelity="exact",
+        summary="captures a model's forward and backward and keeps their peak within a budget",
+        paper=_JAIN,
+    ),
+    Row(
+        name="remat.schedule",
+        path="shoestring.activations.remat.fitting:schedule",
+        kind="function",
+        saves="activations",
+        fidelity="exact",
+        summary="decides what a captured step keeps and computes again; applied later",
+        paper=_JAIN,
+    ),
+    Row(
+        name="remat.pareto",
+        path="shoestring.activations.remat.fitting:pareto",
+        kind="function",
+        saves="activations",
+        fidelity="exact",
+        summary="finds the front of a captured step: what its peak can be, and what each costs",
+        paper=_JAIN,
+    ),
+    Row(
+        name="remat.backend",
+        path="shoestring.activations.remat.backends:backend",
+        kind="function",
+        saves="activations",
+        fidelity="exact",
+        summary="a backend of torch.compile that runs each graph within a budget",
         paper=_JAIN,
     ),
     Row(

@@ -209,7 +209,7 @@ class SlowDtr:
                 self.compute(self.graph.maker[value], now=now)
         new = [value for value in node.makes if value not in self.there]
         while self.graph.sizes((*self.there, *new)) + node.workspace > self.budget:
-            self.evict(now)
+            self.evict(node.makes, now)
         self.order.append(index)
         if len(self.order) > 20 * len(self.graph.nodes):
             raise MemoryError
@@ -222,9 +222,9 @@ class SlowDtr:
             if self.ours(value) and self.unread(value, now - 1) and value not in self.locked:
                 self.there.discard(value)
 
-    def evict(self, now: int) -> None:
-        """Drop the value of the least score."""
-        can = [v for v in sorted(self.there) if self.ours(v) and v not in self.locked]
+    def evict(self, making: Sequence[int], now: int) -> None:
+        """Drop the value of the least score; what is being made would be there again at once."""
+        can = [v for v in sorted(self.there) if self.ours(v) and v not in (*self.locked, *making)]
         if not can:
             raise MemoryError
         self.there.discard(min(can, key=lambda value: self.score(value, now)))

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from torch import nn
 
-from shoestring.activations.remat.eager.front import front
+from shoestring.activations.remat.eager.front import front, smallest
 from shoestring.activations.remat.eager.predict import recomputed
 from shoestring.activations.remat.eager.recording import forget, record
 from shoestring.activations.remat.eager.sites import Site, from_text, sites_of, to_text
@@ -102,6 +102,16 @@ class Rematerialisation(Technique):
             return []
         trace = profile.widest
         return [cls(again=to_text(choice.sites)) for choice in front(trace, profile.machine)]
+
+    def refit(self, profile: Profile) -> Self:
+        """Return the choice that takes least memory in another step.
+
+        Args:
+            profile: the other step.
+        """
+        if profile.step.recomputes or not profile.trace.calls:
+            return self
+        return type(self)(again=to_text(smallest(profile.widest, profile.machine).sites))
 
     def predict(self, profile: Profile) -> Profile:
         """Return the profile of the step with operations run again.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from shoestring.cli.models import Brought
     from shoestring.core.machine import Machine
     from shoestring.measure.counting.counts import Count
-    from shoestring.planner.tracing import Run
+    from shoestring.measure.tracing.twin import Run
 
 _DEPTH = 2
 
@@ -162,7 +162,7 @@ def _trace(
     import torch
 
     from shoestring.measure.tracing.step import StepOptions
-    from shoestring.planner.tracing import trace_model
+    from shoestring.measure.tracing.twin import trace_model
     from shoestring.planner.wrapped import refuse_spread, unwrapped
 
     model = unwrapped(brought.model)

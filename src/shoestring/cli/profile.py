@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from shoestring.core.profile import Profile
-    from shoestring.planner.tracing import MakeOptimizer
+    from shoestring.measure.tracing.twin import MakeOptimizer
 
 T = TypeVar("T")
 

@@ -71,6 +71,14 @@ class Technique(abc.ABC):
         """
         return (cls(),)
 
+    def refit(self, profile: Profile) -> Self:
+        """Return it for another step, whose modules may have other names; by default as it is.
+
+        Args:
+            profile: the other step.
+        """
+        return self
+
     @abc.abstractmethod
     def predict(self, profile: Profile) -> Profile:
         """Return the profile of the changed step.

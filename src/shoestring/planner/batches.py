@@ -10,25 +10,9 @@ import torch
 from shoestring.core.errors import InputError, RefusedError
 from shoestring.core.profile import Profile
 from shoestring.core.trace import Phase, Trace
-from shoestring.measure.tracing.fake import Batch, map_tensors, tensors_in
+from shoestring.measure.tracing.fake import Batch, map_tensors
+from shoestring.measure.tracing.twin import rows_of
 from shoestring.measure.tracing.values import has_values
-
-
-def rows_of(batch: Batch) -> int:
-    """Return the rows of a batch: the size of dimension 0 that most of its tensors share.
-
-    Args:
-        batch: tensor, tuple or dict.
-
-    Raises:
-        InputError: no tensor has a dimension, or one has no rows.
-    """
-    sizes = [t.shape[0] for t in tensors_in(batch) if t.dim() > 0]
-    if not sizes:
-        raise InputError("the batch holds no tensor with rows.", hint="pass tensors as the batch.")
-    if any(t.numel() == 0 for t in tensors_in(batch)):
-        raise InputError("the batch is empty.", hint="every size of its tensors must be above 0.")
-    return max(set(sizes), key=sizes.count)
 
 
 def resize(batch: Batch, rows: int) -> Batch:

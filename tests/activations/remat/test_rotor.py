@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -168,14 +166,3 @@ def test_the_least_budget_is_found() -> None:
 def test_what_makes_no_sense_is_refused(budget: int, slots: int) -> None:
     with pytest.raises(ValueError, match="a budget of a byte"):
         Table(unit_chain(2), budget, slots=slots)
-
-
-@pytest.mark.parametrize(("count", "limit"), [(48, 0.5), (96, 3.0)])
-def test_long_chains_are_quick(count: int, limit: float) -> None:
-    stages = layers(count, 8)
-    taken = []
-    for _ in range(3):
-        start = time.process_time()
-        assert Table(stages, count * 40).solve(count * 40) is not None
-        taken.append(time.process_time() - start)
-    assert float(np.min(taken)) < limit

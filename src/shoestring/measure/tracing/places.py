@@ -64,6 +64,14 @@ class Places:
                 parts = f"{path}.{inner}".split(".")
                 self._paths[id(module)] = ".".join(p for p in parts if p not in _NO_PARTS)
 
+    def enter(self, module: nn.Module) -> None:
+        """Declare that a module is being called already, until nothing is followed any more.
+
+        Args:
+            module: any.
+        """
+        self._stack.append(self._path_of(module))
+
     @contextlib.contextmanager
     def following(self, entered: Told, left: Told) -> Iterator[None]:
         """Follow the calls while the context lasts.

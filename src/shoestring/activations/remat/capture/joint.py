@@ -20,7 +20,8 @@ from shoestring.activations.remat.capture._torch import (
 )
 from shoestring.activations.remat.capture.pricing import Price, Prices
 from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
-from shoestring.activations.remat.capture.rewrites import bytes_of, is_random, rewrite
+from shoestring.activations.remat.capture.rewrites import is_random, rewrite
+from shoestring.activations.remat.capture.sizes import AS_CAPTURED, Sizes
 from shoestring.activations.remat.graph import Graph, Node, Value
 from shoestring.core.errors import RefusedError
 from shoestring.measure.tracing.calls import tensors
@@ -65,7 +66,12 @@ class Joint:
 
 
 def read_joint(
-    module: fx.GraphModule, *, forward_outputs: int, pricing: Pricing, outside: int = 0
+    module: fx.GraphModule,
+    *,
+    forward_outputs: int,
+    pricing: Pricing,
+    outside: int = 0,
+    sizes: Sizes = AS_CAPTURED,
 ) -> Joint:
     """Read a joint graph.
 
@@ -76,6 +82,7 @@ def read_joint(
         pricing: tells what operations cost.
         outside: bytes that are needed between forward and backward beside the outputs and their
             gradients.
+        sizes: tells what sizes are that change from batch to batch.
 
     Returns:
         The graph that schedules are made for, and how it hangs together with the joint graph.
@@ -84,15 +91,20 @@ def read_joint(
         RefusedError: the graph has an operation that cannot be handled.
     """
     outputs = joint_outputs(module.graph, forward_outputs)
-    states = rewrite(module.graph, outputs)
-    return _Reader(module, outputs, states).read(pricing, outside)
+    states = rewrite(module.graph, outputs, sizes)
+    return _Reader(module, outputs, states, sizes).read(pricing, outside)
 
 
 class _Reader:
     def __init__(
-        self, module: fx.GraphModule, outputs: JointOutputs, states: dict[fx.Node, fx.Node]
+        self,
+        module: fx.GraphModule,
+        outputs: JointOutputs,
+        states: dict[fx.Node, fx.Node],
+        sizes: Sizes,
     ) -> None:
         self._module = module
+        self._at = sizes
         self._outputs = outputs
         self._states = states
         self._roles: dict[fx.Node, Role] = {}
@@ -123,7 +135,7 @@ class _Reader:
             if not name.startswith("primals"):
                 raise RefusedError(
                     f"the step takes {name!r}, which cannot be scheduled.",
-                    hint="leave this model to block checkpointing.",
+                    hint="remat.fit computes again without capture where it must.",
                 )
             return Role.INPUT if isinstance(node.meta["val"], torch.Tensor) else Role.SCALAR
         if node.op == "get_attr":
@@ -143,7 +155,7 @@ class _Reader:
         if not isinstance(node.target, OpOverload) or changes_arguments(node.target):
             raise RefusedError(
                 f"{node.target} cannot be scheduled.",
-                hint="leave this model to block checkpointing.",
+                hint="remat.fit computes again without capture where it must.",
             )
         results = tensors(value)
         aliases = [storage_key(tensor) in self._by_storage for tensor in results]
@@ -152,7 +164,7 @@ class _Reader:
         if any(aliases):
             raise RefusedError(
                 f"{node.target} returns both new tensors and views.",
-                hint="leave this model to block checkpointing.",
+                hint="remat.fit computes again without capture where it must.",
             )
         return Role.OPERATION
 
@@ -163,7 +175,7 @@ class _Reader:
             key = storage_key(tensor)
             if key not in self._by_storage:
                 self._by_storage[key] = len(self._sizes)
-                self._sizes.append(Value(node.name, bytes_of(tensor)))
+                self._sizes.append(Value(node.name, self._at.bytes_of(tensor)))
                 made.append(self._by_storage[key])
         self._made[node] = tuple(made)
         return tuple(made)

@@ -13,6 +13,7 @@ from torch._ops import OpOverload
 from shoestring.activations.remat.capture._torch import with_real_tensors
 from shoestring.activations.remat.capture.call_seconds import CallTimer
 from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
+from shoestring.activations.remat.capture.sizes import AS_CAPTURED, Sizes
 from shoestring.core.machine import Machine
 from shoestring.core.trace import Phase, Work
 from shoestring.measure import load_machine
@@ -47,7 +48,11 @@ Prices: TypeAlias = Mapping[fx.Node, Price]
 
 
 def price_nodes(
-    nodes: Sequence[fx.Node], kind: CostKind, *, machine: Machine | None = None
+    nodes: Sequence[fx.Node],
+    kind: CostKind,
+    *,
+    machine: Machine | None = None,
+    sizes: Sizes = AS_CAPTURED,
 ) -> Prices:
     """Price operations of a joint graph.
 
@@ -58,11 +63,12 @@ def price_nodes(
         nodes: calls of operators of torch.
         kind: how the seconds are told.
         machine: whose roofline is taken; by default this computer's.
+        sizes: tells what sizes are that change from batch to batch.
 
     Returns:
         Their prices.
     """
-    calls = {node: calls_of(node) for node in nodes}
+    calls = {node: calls_of(node, sizes) for node in nodes}
     flat = [call for several in calls.values() for call in several]
     with with_real_tensors():
         spaces = _workspaces(flat)
@@ -99,41 +105,40 @@ class GivenCall(NamedTuple):
     late: bool
 
 
-def calls_of(node: fx.Node) -> list[GivenCall]:
+def calls_of(node: fx.Node, sizes: Sizes = AS_CAPTURED) -> list[GivenCall]:
     """Return the calls that a node makes, with the examples that the graph was made with.
 
     Args:
         node: an operation.
+        sizes: tells what sizes are that change from batch to batch.
 
     Returns:
         One call; two for a dropout from its mask, none for the state of a generator.
     """
-    result = node.meta.get("val")
+    result = _fixed(node.meta.get("val"), sizes)
     late = node.meta.get("partitioner_tag") == "is_backward"
     if node.target is random_state:
         return []
-    args = tuple(_fixed(value) for value in node.args)
+    args = tuple(_fixed(value, sizes) for value in node.args)
     if node.target is dropout_from_mask:
         products = ((aten.mul.Tensor, args[:2]), (aten.mul_.Tensor, (result, args[2])))
         return [GivenCall(product, given, {}, result, late) for product, given in products]
     assert isinstance(node.target, OpOverload)
-    kwargs = {name: _fixed(value) for name, value in node.kwargs.items()}
+    kwargs = {name: _fixed(value, sizes) for name, value in node.kwargs.items()}
     return [GivenCall(node.target, args, kwargs, result, late)]
 
 
-def _fixed(value: object) -> object:
+def _fixed(value: object, sizes: Sizes) -> object:
     """Return an argument with examples for nodes, and with sizes that are plain numbers."""
     if isinstance(value, fx.Node):
-        return _fixed(value.meta["val"])
-    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return _fixed(value.meta["val"], sizes)
+    if isinstance(value, torch.SymInt):
+        return sizes.number(value)
+    if isinstance(value, (torch.SymFloat, torch.SymBool)):
         return value.node.hint
     if isinstance(value, (tuple, list)):
-        return [_fixed(part) for part in value]
-    if isinstance(value, torch.Tensor) and not all(type(n) is int for n in value.shape):
-        sizes = [int(n) for n in value.shape]
-        strides = [int(n) for n in value.stride()]
-        return torch.empty_strided(sizes, strides, dtype=value.dtype, device="meta")
-    return value
+        return type(value)(_fixed(part, sizes) for part in value)
+    return sizes.tensor(value) if isinstance(value, torch.Tensor) else value
 
 
 def flops_of(call: GivenCall) -> float:

@@ -13,17 +13,21 @@ from torch._ops import OpOverload
 
 from shoestring.activations.remat.capture._torch import JointOutputs, find_argument
 from shoestring.activations.remat.capture.randomness import dropout_from_mask, random_state
+from shoestring.activations.remat.capture.sizes import AS_CAPTURED, Sizes
 from shoestring.measure.tracing.calls import tensors
 
 aten = torch.ops.aten
 
 
-def rewrite(graph: fx.Graph, outputs: JointOutputs) -> dict[fx.Node, fx.Node]:
+def rewrite(
+    graph: fx.Graph, outputs: JointOutputs, sizes: Sizes = AS_CAPTURED
+) -> dict[fx.Node, fx.Node]:
     """Apply all changes.
 
     Args:
         graph: a joint graph; changed in place.
         outputs: what it returns.
+        sizes: tells what sizes are that change from batch to batch.
 
     Returns:
         For each operation that draws random numbers and can draw them again, the node that takes
@@ -31,7 +35,9 @@ def rewrite(graph: fx.Graph, outputs: JointOutputs) -> dict[fx.Node, fx.Node]:
     """
     keep_what_changes(graph, outputs)
     draws = [node for node in graph.nodes if node.op == "call_function" and is_random(node)]
-    states = {node: state for node in draws if (state := note_state(graph, node)) is not None}
+    states = {
+        node: state for node in draws if (state := note_state(graph, node, sizes)) is not None
+    }
     for node in draws:
         if node.target is aten.native_dropout.default:
             split_dropout(graph, node)
@@ -68,12 +74,13 @@ def _only_returned(node: fx.Node, returned: set[fx.Node]) -> bool:
     return node in returned and not readers
 
 
-def note_state(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
+def note_state(graph: fx.Graph, node: fx.Node, sizes: Sizes = AS_CAPTURED) -> fx.Node | None:
     """Take the generator's state before an operation, where it is smaller than what is drawn.
 
     Args:
         graph: a joint graph; changed in place.
         node: an operation that draws random numbers.
+        sizes: tells what sizes are that change from batch to batch.
 
     Returns:
         The node of the state; None where the result is as cheap to keep, or there is none.
@@ -84,7 +91,7 @@ def note_state(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     device = results[0].device
     drawn = results[1:] if node.target is aten.native_dropout.default else results
     state = random_state(torch.device(device.type))
-    if sum(bytes_of(tensor) for tensor in drawn) <= state.nbytes:
+    if sum(sizes.bytes_of(tensor) for tensor in drawn) <= state.nbytes:
         return None
     with graph.inserting_before(node):
         noted = graph.call_function(random_state, (device,))
@@ -129,12 +136,3 @@ def is_random(node: fx.Node) -> bool:
         return False
     # Attention is tagged, but draws nothing without dropout.
     return find_argument(node, "dropout_p") != 0
-
-
-def bytes_of(tensor: torch.Tensor) -> int:
-    """Return the bytes of a tensor's storage; of a size that is not fixed, at its example.
-
-    Args:
-        tensor: fake or real.
-    """
-    return int(tensor.untyped_storage().nbytes())

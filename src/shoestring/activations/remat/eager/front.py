@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -68,16 +68,55 @@ def front(trace: Trace, machine: Machine) -> list[Choice]:
         trace: the plain step.
         machine: tells seconds.
     """
-    search = _Search(trace, machine)
-    for graph in _families(search.step.graph):
-        search.walk(graph)
-    for _ in range(_ROUNDS):
-        search.walk(search.weighted())
-    return search.front()
+    return search(trace, machine).front()
 
 
-class _Search:
-    """Choices that were looked at, and the peaks that they met."""
+def smallest(trace: Trace, machine: Machine) -> Choice:
+    """Return the smallest of those choices that compute again all that may be.
+
+    It looks at one choice for each way to fix values, so it is quick.
+
+    Args:
+        trace: the plain step.
+        machine: tells seconds.
+    """
+    found = Search(trace, machine)
+    for graph in _families(found.step.graph, long=len(trace.ops) >= LONG):
+        found.look_at(_all(graph))
+    return min([found.plain, *found.choices()], key=lambda choice: choice.peak)
+
+
+def _all(graph: Graph) -> frozenset[int]:
+    return frozenset(k for k in range(graph.border) if graph.nodes[k].repeatable)
+
+
+def search(trace: Trace, machine: Machine) -> Search:
+    """Look at choices of what to compute again, as `front` does.
+
+    Args:
+        trace: the plain step.
+        machine: tells seconds.
+    """
+    found = Search(trace, machine)
+    long = len(trace.ops) >= LONG
+    for graph in _families(found.step.graph, long=long):
+        found.walk(graph)
+    for _ in range(1 if long else _ROUNDS):
+        found.walk(found.weighted())
+    return found
+
+
+class Search:
+    """Choices that were looked at, and the peaks that they met.
+
+    Args:
+        trace: the plain step.
+        machine: tells seconds.
+
+    Attributes:
+        step: the graph that choices are made in.
+        plain: nothing runs again.
+    """
 
     def __init__(self, trace: Trace, machine: Machine) -> None:
         self.step = step_graph(trace, machine)
@@ -88,7 +127,7 @@ class _Search:
         fixed = {*_GIVEN, Kind.GRADIENT}
         self._alone = np.array([s.kind not in fixed for s in trace.storages], dtype=np.int64)
         self._all = np.ones_like(self._alone)
-        self._plain = self._priced(frozenset())
+        self.plain = self._priced(frozenset())
         self._found: dict[frozenset[int], Choice] = {}
         self._peaks: list[int] = []
 
@@ -103,9 +142,16 @@ class _Search:
         tried = TRIED if len(self._seconds) < LONG else TRIED // 2
         wanted = np.linspace(saved[0], saved[-1], tried + 1)[1:]
         for point in np.unique(np.searchsorted(-saved, -wanted)).tolist():
-            nodes = swept.recomputed(point)
-            if nodes and nodes not in self._found:
-                self._found[nodes] = self._priced(nodes)
+            self.look_at(swept.recomputed(point))
+
+    def look_at(self, nodes: frozenset[int]) -> None:
+        """Look at one choice.
+
+        Args:
+            nodes: of the graph; they run again.
+        """
+        if nodes and nodes not in self._found:
+            self._found[nodes] = self._priced(nodes)
 
     def _priced(self, nodes: frozenset[int]) -> Choice:
         chosen = [index for node in nodes for index in self.step.ops[node]]
@@ -121,12 +167,26 @@ class _Search:
             sites=frozenset(self._sites[index] for index in chosen),
         )
 
+    def choices(self) -> Collection[Choice]:
+        """Return all that was looked at."""
+        return self._found.values()
+
+    def bound(self, peak: int) -> float:
+        """Return seconds of running again that no choice stays under within a peak.
+
+        While the forward ends and the backward begins, all that is kept is there.
+
+        Args:
+            peak: most bytes above what is given, gradients included.
+        """
+        return min(sweep(self.step.graph).bound(peak), math.inf)
+
     def weighted(self) -> Graph:
         """Return the graph in which a value counts as often as it is kept across a peak.
 
         The peaks are those of the smallest choices so far; what is kept across none counts little.
         """
-        least = min(self._found.values(), key=lambda c: c.peak, default=self._plain)
+        least = min(self._found.values(), key=lambda c: c.peak, default=self.plain)
         self._peaks.append(least.place)
         values = [
             value._replace(size=round(value.size * (_AWAY + self._crossings(s))))
@@ -147,7 +207,7 @@ class _Search:
     def front(self) -> list[Choice]:
         """Return the choices that are worth their seconds."""
         chosen: list[Choice] = []
-        alone, peak = self._plain.alone, self._plain.peak
+        alone, peak = self.plain.alone, self.plain.peak
         for choice in sorted(self._found.values()):
             less = choice.alone < WORTH * alone and choice.peak <= peak
             if less or choice.peak < WORTH * peak:
@@ -156,13 +216,14 @@ class _Search:
         return chosen
 
 
-def _families(graph: Graph) -> Iterator[Graph]:
+def _families(graph: Graph, *, long: bool) -> Iterator[Graph]:
     yield graph
     cuts = _cuts(graph)
     while len(lower := _lowest(graph, cuts)) < len(cuts):
-        yield _fixed(graph, cuts)
+        if not long:
+            yield _fixed(graph, cuts)
         cuts = lower
-    for stride in _STRIDES:
+    for stride in _STRIDES[: 2 if long else None]:
         if len(cuts) > stride:
             yield _fixed(graph, cuts[::stride])
 

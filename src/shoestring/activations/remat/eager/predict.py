@@ -264,15 +264,14 @@ class _Making:
 
     def _run_again(self, needed: Collection[int], before: int) -> None:
         """Insert what makes some storages again, and what those need."""
-        copies = self.change.copies
         called: set[int] = set()
-        open_storages = [s for s in needed if s not in copies]
+        open_storages = list(needed)
         while open_storages:
             for maker in self._makers[open_storages.pop()]:
                 if maker not in called and maker not in self._ran:
                     called.add(maker)
                     reads = self._trace.ops[maker].reads
-                    open_storages += [s for s in reads if s in self._dropped and s not in copies]
+                    open_storages += [s for s in reads if s in self._dropped]
         for maker in sorted(called):
             self._insert(maker, before)
         self._ran |= called

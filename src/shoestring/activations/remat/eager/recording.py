@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import types
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Final, cast
 
 import torch
@@ -39,7 +40,7 @@ def record(model: nn.Module, sites: Collection[Site]) -> None:
     own = model.__dict__.get("forward")
     plain = type(model).forward if own is None else _function(model, own)
     model.__dict__[_PLAIN] = own
-    model.__dict__["forward"] = types.MethodType(_recorded(plain, frozenset(sites)), model)
+    model.__dict__["forward"] = types.MethodType(recorded(plain, frozenset(sites)), model)
 
 
 def forget(model: nn.Module) -> None:
@@ -65,7 +66,9 @@ def is_recorded(model: nn.Module) -> bool:
     Args:
         model: any.
     """
-    return _PLAIN in model.__dict__
+    own = getattr(model.__dict__.get("forward"), "__func__", None)
+    # What was pickled comes back with the forward of its class.
+    return _PLAIN in model.__dict__ and own is not getattr(type(model), "forward", None)
 
 
 def _function(model: nn.Module, own: object) -> Callable[..., object]:
@@ -77,22 +80,32 @@ def _function(model: nn.Module, own: object) -> Callable[..., object]:
     )
 
 
-def _recorded(plain: Callable[..., object], sites: frozenset[Site]) -> Callable[..., object]:
-    """Return a forward that records where gradients are, and is the plain one elsewhere."""
+def recorded(plain: Callable[..., object], sites: frozenset[Site]) -> Callable[..., object]:
+    """Return a forward that records where gradients are, and is the plain one elsewhere.
+
+    Args:
+        plain: the forward as a function of the model and its arguments.
+        sites: of the operations whose results are not kept.
+    """
     idle = [True]
+    running: list[Tape] = []
 
     @functools.wraps(plain, updated=())
     def forward(self: nn.Module, *args: object, **kwargs: object) -> object:
-        if not torch.is_grad_enabled():
+        # A model that calls itself is recorded once, as a whole.
+        if not torch.is_grad_enabled() or any(map(is_active, tuple(running))):
             return plain(self, *args, **kwargs)
         places = Places(lambda: is_active(tape))
         places.name(self)
         tape = Tape(sites, lambda: places.path)
         hooks = torch.autograd.graph.saved_tensors_hooks(tape.pack, tape.unpack)
+        running.append(tape)
         try:
-            with places.following(_ignore, _ignore), hooks, tape:
+            with places.following(_ignore, _ignore), _explained(), hooks, tape:
+                places.enter(self)
                 output = plain(self, *args, **kwargs)
         finally:
+            running.remove(tape)
             tape.close()
         if idle.pop() if idle else False:
             _warn_where_idle(tape.found, len(sites))
@@ -100,6 +113,20 @@ def _recorded(plain: Callable[..., object], sites: frozenset[Site]) -> Callable[
 
     # The compiler stays off: what runs again is what ran, operator by operator.
     return cast("Callable[..., object]", torch.compiler.disable(forward))
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Say what to do where torch does not let a transform of torch.func see hooks."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "yet support saved tensor hooks" not in str(error):
+            raise
+        raise RefusedError(
+            "the model uses a transform of torch.func, in which nothing can be computed again.",
+            hint="remove the plan, and plan with other techniques.",
+        ) from error
 
 
 def _ignore(path: str) -> None:

@@ -52,8 +52,11 @@ def sites_of(trace: Trace) -> dict[int, Site]:
         Index of each such operation -> its site. Several forwards give the same sites.
     """
     found: dict[int, Site] = {}
-    for start, stop in trace.calls:
-        counting = Counting()
+    end = 0
+    for start, stop in sorted(trace.calls):
+        if start < end:  # the model has called itself
+            continue
+        counting, end = Counting(), stop
         for index in range(start, stop):
             op = trace.ops[index]
             if op.phase is Phase.FORWARD:

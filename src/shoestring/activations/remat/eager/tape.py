@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -89,14 +90,16 @@ class Value:
 
     Attributes:
         base: a tensor in its memory, while that is there.
+        lock: of its tape: several threads may go back through one forward.
         maker: what makes it, until it has run again.
         readers: operations that read it, and tensors kept by autograd that lie in it.
     """
 
-    __slots__ = ("__weakref__", "base", "maker", "readers")
+    __slots__ = ("__weakref__", "base", "lock", "maker", "readers")
 
     def __init__(self, maker: Made) -> None:
         self.base: torch.Tensor | None = None
+        self.lock = maker.lock
         self.maker: Made | None = maker
         self.readers = 0
 
@@ -139,9 +142,10 @@ class Made:
         args: its arguments, with `Saved` and `Kept` in place of tensors.
         kwargs: likewise.
         state: of the generator, and its device, where it draws random numbers.
+        lock: held while it runs again.
     """
 
-    __slots__ = ("_args", "_kwargs", "_state", "func", "number", "results")
+    __slots__ = ("_args", "_kwargs", "_state", "func", "lock", "number", "results")
 
     def __init__(
         self,
@@ -150,8 +154,10 @@ class Made:
         args: tuple[object, ...],
         kwargs: Mapping[str, object],
         state: tuple[torch.Tensor, torch.device] | None,
+        lock: threading.RLock,
     ) -> None:
         self.number = number
+        self.lock = lock
         self.func = func
         self.results: list[weakref.ref[Value]] = []
         self._args = tuple([_taken(value) for value in args])
@@ -189,7 +195,14 @@ class Made:
 
     def _given(self, taken: object) -> object:
         if isinstance(taken, Kept):
-            return taken.unchanged()
+            tensor = taken.unchanged()
+            is_dense = tensor.layout is torch.strided and tensor.numel() > 0
+            if is_dense and not tensor.untyped_storage().nbytes():
+                raise RuntimeError(
+                    "a weight that something is computed again from is not there now. FSDP frees "
+                    "weights of other blocks: make the plan for blocks that are sharded together."
+                )
+            return tensor
         if isinstance(taken, Saved):
             base = taken.value.base
             assert base is not None, "what an operation reads was made again before it"
@@ -259,6 +272,7 @@ class Tape(TorchDispatchMode):
         self._counting = Counting()
         self._places: dict[int, _Place] = {}
         self._number = 0
+        self._lock = threading.RLock()
 
     def __torch_dispatch__(
         self,
@@ -287,6 +301,11 @@ class Tape(TorchDispatchMode):
             return func(*args, **options)
         return self._make(known, func, args, options)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks it: the compiler is off for the whole forward, not at each operation anew."""
+        return False
+
     def close(self) -> None:
         """Forget the forward: what backward needs is held by what autograd kept."""
         self._places.clear()
@@ -301,7 +320,8 @@ class Tape(TorchDispatchMode):
         """
         value = self._value(tensor)
         if value is None:
-            return Kept(tensor, _version(tensor))
+            # Without its place in the graph: else a graph that is retained is never freed.
+            return Kept(tensor.detach(), _version(tensor))
         value.readers += 1
         return Saved(value, _spec(tensor))
 
@@ -319,7 +339,7 @@ class Tape(TorchDispatchMode):
             return kept.unchanged()
         assert isinstance(kept, Saved)
         if kept.value.base is None:
-            with as_recorded(), recomputing():
+            with kept.value.lock, as_recorded(), recomputing():
                 _make_again(kept.value)
         assert kept.value.base is not None, "its maker has run"
         return kept.spec.of(kept.value.base)
@@ -352,7 +372,7 @@ class Tape(TorchDispatchMode):
         args = tuple([self._given(value) for value in _without_statistics(known.name, args)])
         kwargs = {name: self._given(value) for name, value in kwargs.items()}
         self._number += 1
-        return Made(self._number, func, args, kwargs, state)
+        return Made(self._number, func, args, kwargs, state, self._lock)
 
     def _make(
         self, known: Facts, func: Overload, args: tuple[object, ...], kwargs: Mapping[str, object]

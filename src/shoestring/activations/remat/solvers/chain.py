@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple, TypeAlias
@@ -64,7 +66,9 @@ class Recipe(NamedTuple):
 class Chain:
     """A graph cut into blocks, with the ways to run each; equal blocks are worked out once."""
 
-    def __init__(self, graph: Graph, points: Points, *, most: int = MOST) -> None:
+    def __init__(
+        self, graph: Graph, points: Points, *, most: int = MOST, until: float = math.inf
+    ) -> None:
         """Cut the graph and work out its blocks.
 
         Args:
@@ -72,6 +76,8 @@ class Chain:
             points: gives for a block's graph the sets of nodes that an option may run again in
                 backward. Nothing and everything are always tried.
             most: most blocks.
+            until: when to stop, by `time.monotonic`; blocks that are not worked out by then have
+                only the ways that keep everything or nothing.
 
         Raises:
             NotAChainError: the graph cannot be cut.
@@ -81,7 +87,8 @@ class Chain:
         self._recipes: dict[int, Recipe] = {}
         for block in self.blocks:
             if block.group not in self._recipes:
-                self._recipes[block.group] = recipe(block, points)
+                given = points if time.monotonic() < until else _none
+                self._recipes[block.group] = recipe(block, given)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -130,6 +137,10 @@ def _nodes(recipe: Recipe, operation: Operation, *, again: bool) -> Order:
     return recipe.again if again else recipe.first
 
 
+def _none(_: Graph) -> tuple[AbstractSet[int], ...]:
+    return ()
+
+
 def solve_chain(
     graph: Graph,
     budget: int,
@@ -157,11 +168,25 @@ def solve_chain(
     plain = simulate(graph, graph.plain)
     if plain.peak <= budget:
         return Answer(graph.plain, plain.peak, plain.seconds, plain.seconds, "rotor", complete=True)
-    chain = Chain(graph, points, most=most)
+    return solve_chained(Chain(graph, points, most=most), budget, slots=slots)
+
+
+def solve_chained(chain: Chain, budget: int, *, slots: int = SLOTS) -> Answer:
+    """Find the fastest persistent schedule of a chain, as `solve_chain` does of its graph.
+
+    Args:
+        chain: of a graph.
+        budget: most bytes at one time; less than the plain order takes.
+        slots: that the budget is divided into.
+
+    Raises:
+        OverBudgetError: no schedule fits; it says the least peak found.
+    """
+    graph = chain.graph
     found = Table(chain.stages, max(budget, 1), slots=slots).solve(budget)
     if found is not None:
         return chain.answer(found)
-    least = chain.answer(_least(chain, plain.peak, slots))
+    least = chain.answer(_least(chain, simulate(graph, graph.plain).peak, slots))
     if least.peak <= budget:
         return least  # a finer table found what the slots had rounded away
     run = simulate(graph, least.order)

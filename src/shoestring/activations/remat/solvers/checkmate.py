@@ -12,20 +12,16 @@ from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import (
-    Bounds,
-    LinearConstraint,
-    milp,
-)
+from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from shoestring.activations.remat.answer import Answer, OverBudgetError
 from shoestring.activations.remat.graph import Graph
 from shoestring.activations.remat.simulate import simulate
 
-_ALWAYS: Final = 0  # the column that is fixed at one
-_PEAK: Final = 1  # the column of the bytes that the memory rows allow
-_NEVER: Final = -1  # what is always zero has no column
+ALWAYS: Final = 0  # the column that is fixed at one
+PEAK: Final = 1  # the column of the bytes that the memory rows allow
+NEVER: Final = -1  # what is always zero has no column
 _GRID: Final = 10_000  # most of the solver's units in a budget: its 1e-6 is 1e-10 of it then
 _TOLERANCE: Final = 1e-6  # of the solver
 _OPTIMAL: Final = 0  # scipy's status
@@ -34,7 +30,7 @@ _INFEASIBLE: Final = 2
 _Columns: TypeAlias = npt.NDArray[np.int64]
 
 
-class _Programme:
+class Programme:
     """Columns from zero to one, and rows `sum of factor * column <= limit` over them."""
 
     def __init__(self) -> None:
@@ -53,7 +49,7 @@ class _Programme:
         """Add a row; what never occurs is left out."""
         row = len(self._limits)
         for column, factor in terms:
-            if column != _NEVER and factor:
+            if column != NEVER and factor:
                 self._rows.append(row)
                 self._columns.append(column)
                 self._factors.append(factor)
@@ -61,14 +57,14 @@ class _Programme:
 
     def imply(self, this: int, those: Sequence[int]) -> None:
         """Where `this` is one, the sum of `those` is at least one."""
-        if this != _NEVER and _ALWAYS not in those:
+        if this != NEVER and ALWAYS not in those:
             self.limit([(this, 1.0), *((column, -1.0) for column in those)], 0.0)
 
     def either(self, one: int, other: int) -> int:
         """Return a column that is at least both."""
-        if _ALWAYS in (one, other):
-            return _ALWAYS
-        if _NEVER in (one, other) or one == other:
+        if ALWAYS in (one, other):
+            return ALWAYS
+        if NEVER in (one, other) or one == other:
             return max(one, other)
         column = self.column(integral=False)
         self.imply(one, [column])
@@ -82,7 +78,7 @@ class _Programme:
         return LinearConstraint(matrix, ub=np.array(self._limits))
 
 
-class _Model:
+class StagedModel:
     """The staged orders of a graph as a programme.
 
     Stage t computes some nodes of the forward, again or for the first time, and last node t.
@@ -108,37 +104,57 @@ class _Model:
     def __init__(self, graph: Graph, unit: _Unit) -> None:
         count = len(graph.nodes)
         self.graph, self.unit = graph, unit
-        self.programme = _Programme()
-        self.runs: _Columns = np.full((count, count), _NEVER)
-        self.kept: _Columns = np.full((count + 1, len(graph.values)), _NEVER)
+        self.programme = Programme()
+        self.runs: _Columns = np.full((count, count), NEVER)
+        self.kept: _Columns = np.full((count + 1, len(graph.values)), NEVER)
         self._own = [value for value in range(len(graph.values)) if value not in graph.held]
         self._useful = _useful_again(graph)
         self._punctual = _punctual(graph)
         for stage in range(count):
-            self._add_columns(stage)
-        self.kept[count, list(graph.results)] = _ALWAYS
+            self.add_columns(stage)
+        self.kept[count, list(graph.results)] = ALWAYS
         for stage in range(count):
             self._add_needs(stage)
             self._add_memory(stage)
         for node in range(graph.border):
             # What is not punctual runs late, but it runs.
-            self.programme.imply(_ALWAYS, [int(column) for column in self.runs[:, node]])
+            self.programme.imply(ALWAYS, [int(column) for column in self.runs[:, node]])
         self.rows = self.programme.constraint()
 
-    def _add_columns(self, stage: int) -> None:
+    def add_columns(self, stage: int) -> None:
+        """Add the columns of a stage."""
         graph, programme = self.graph, self.programme
         for node in np.flatnonzero(self._useful[stage]):
             self.runs[stage, node] = programme.column(integral=True)
         if self._punctual[stage]:
-            self.runs[stage, stage] = _ALWAYS
+            self.runs[stage, stage] = ALWAYS
         for value in self._own:
             if graph.maker[value] >= stage or not self._wanted(stage, value):
                 continue
             surely = any(j >= stage and self._punctual[j] for j in graph.readers[value])
             if not _may_repeat(graph, graph.maker[value]) and (surely or value in graph.results):
-                self.kept[stage, value] = _ALWAYS
+                self.kept[stage, value] = ALWAYS
             else:
                 self.kept[stage, value] = programme.column(integral=True)
+
+    def making(self, stage: int, value: int) -> int:
+        """Return the column that says that a value is made in a stage."""
+        return int(self.runs[stage, self.graph.maker[value]])
+
+    def reading(self, stage: int, reader: int, value: int) -> int:
+        """Return the column that says that a node reads a value in a stage."""
+        return int(self.runs[stage, reader])
+
+    def more(self, stage: int, node: int) -> list[tuple[int, int]]:
+        """Return columns and the bytes that each adds while a node runs in a stage."""
+        return []
+
+    def costs(self, price: float) -> npt.NDArray[np.float64]:
+        """Return what each column costs, in units of so many seconds."""
+        costs = np.zeros(len(self.programme.integral))
+        for stage, node in zip(*np.nonzero(self.runs != NEVER), strict=True):
+            costs[self.runs[stage, node]] += self.graph.nodes[node].seconds / price
+        return costs
 
     def _wanted(self, stage: int, value: int) -> bool:
         """Whether anything can read the value in this stage or later."""
@@ -151,19 +167,19 @@ class _Model:
             maker = self.graph.maker[value]
             if maker > stage:
                 continue
-            sources = [int(self.kept[stage, value]), int(self.runs[stage, maker])]
+            sources = [int(self.kept[stage, value]), self.making(stage, value)]
             self.programme.imply(int(self.kept[stage + 1, value]), sources)
             for reader in self.graph.readers[value]:
                 if reader <= stage:
-                    self.programme.imply(int(self.runs[stage, reader]), sources)
-            if _NEVER not in sources and _ALWAYS not in sources:
+                    self.programme.imply(self.reading(stage, reader, value), sources)
+            if NEVER not in sources and ALWAYS not in sources:
                 # A value that is made again in a stage need not be kept until then.
                 self.programme.limit([(column, 1.0) for column in sources], 1.0)
 
     def _add_memory(self, stage: int) -> None:
         """Bytes while a node runs; where none can run the row of the node before holds too."""
         graph, runs = self.graph, self.runs[stage]
-        there: _Columns = np.full((stage + 1, len(graph.values)), _NEVER)
+        there: _Columns = np.full((stage + 1, len(graph.values)), NEVER)
         for value in self._own:
             maker = graph.maker[value]
             if maker > stage:
@@ -172,19 +188,23 @@ class _Model:
             need, end = int(self.kept[stage + 1, value]), stage + 1
             for reader in reversed([j for j in graph.readers[value] if j <= stage]):
                 there[reader + 1 : end, value] = need
-                need, end = self.programme.either(int(runs[reader]), need), reader + 1
+                read = self.reading(stage, reader, value)
+                need, end = self.programme.either(read, need), reader + 1
             there[maker + 1 : end, value] = need
-            there[maker, value] = self.programme.either(int(runs[maker]), need)
-        for node in np.flatnonzero(runs != _NEVER):
+            there[maker, value] = self.programme.either(self.making(stage, value), need)
+        for node in np.flatnonzero(runs != NEVER):
             terms = [
                 (int(there[node, v]), graph.values[v].size / self.unit.size) for v in self._own
             ]
             terms.append((int(runs[node]), graph.nodes[node].workspace / self.unit.size))
-            self.programme.limit([*terms, (_PEAK, -1.0)], 0.0)
+            terms += [
+                (column, size / self.unit.size) for column, size in self.more(stage, int(node))
+            ]
+            self.programme.limit([*terms, (PEAK, -1.0)], 0.0)
 
     def order(self, solution: npt.NDArray[np.float64]) -> tuple[int, ...]:
         """Return the order that the columns of a solution stand for."""
-        chosen = np.append(solution > 0.5, False)  # at the end, for _NEVER
+        chosen = np.append(solution > 0.5, False)  # at the end, for NEVER
         return tuple(int(node) for row in self.runs for node in np.flatnonzero(chosen[row]))
 
 
@@ -295,11 +315,11 @@ def solve_checkmate(
     if plain.peak <= budget:
         return _answer(graph, graph.plain, graph.seconds, "checkmate", complete=True)
     _require_room_for_each_node(graph, budget)
-    unit, price = _unit_of_bytes(graph, budget), _unit_of_seconds(graph)
-    model = _Model(graph, unit)
+    unit, price = unit_of_bytes(graph, budget), unit_of_seconds(graph)
+    model = StagedModel(graph, unit)
     bound, allowed = graph.seconds, budget
     while True:
-        found = _solve(model, _costs(model, price.size), (allowed, allowed), end=end, gap=gap)
+        found = solve_model(model, model.costs(price.size), (allowed, allowed), end=end, gap=gap)
         if allowed == budget:
             bound = max(bound, price.bound(found.bound))
         if found.order is None:
@@ -335,10 +355,10 @@ def least_peak(graph: Graph, *, time_limit: float = 60.0) -> LeastPeak:
     floor = max(_bytes_of(graph, node) for node in range(len(graph.nodes)))
     if plain == floor:
         return LeastPeak(graph.plain, plain, graph.seconds, plain, complete=True)
-    model = _Model(graph, _unit_of_bytes(graph, plain))
+    model = StagedModel(graph, unit_of_bytes(graph, plain))
     costs = np.zeros(len(model.programme.integral))
-    costs[_PEAK] = 1.0
-    found = _solve(model, costs, (floor, plain), end=end, gap=0.0)
+    costs[PEAK] = 1.0
+    found = solve_model(model, costs, (floor, plain), end=end, gap=0.0)
     order = graph.plain if found.order is None else without_waste(graph, found.order)
     result = simulate(graph, order)
     bound = min(max(floor, model.unit.bound(found.bound)), result.peak)
@@ -367,25 +387,27 @@ def without_waste(graph: Graph, order: Sequence[int]) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """What the solver says: an order if it has one, and its bound in its own units."""
 
     order: tuple[int, ...] | None
+    solution: npt.NDArray[np.float64] | None
     bound: float
     complete: bool
 
 
-def _solve(
-    model: _Model,
+def solve_model(
+    model: StagedModel,
     costs: npt.NDArray[np.float64],
     peak: tuple[int, int],
     *,
     end: float,
     gap: float,
-) -> _Found:
+) -> Found:
+    """Solve a model for some costs, its bytes between two limits, until a time."""
     lower, upper = np.zeros(len(costs)), np.ones(len(costs))
-    lower[_ALWAYS] = 1.0
-    lower[_PEAK], upper[_PEAK] = peak[0] / model.unit.size, peak[1] / model.unit.size
+    lower[ALWAYS] = 1.0
+    lower[PEAK], upper[PEAK] = peak[0] / model.unit.size, peak[1] / model.unit.size
     solution = milp(
         costs,
         integrality=np.array(model.programme.integral),
@@ -396,15 +418,7 @@ def _solve(
     order = None if solution.x is None else model.order(solution.x)
     bound = solution.mip_dual_bound
     bound = -math.inf if bound is None or math.isnan(bound) else float(bound)
-    return _Found(order, bound, complete=solution.status in {_OPTIMAL, _INFEASIBLE})
-
-
-def _costs(model: _Model, price: float) -> npt.NDArray[np.float64]:
-    """Return what each column costs, in the solver's units of seconds."""
-    costs = np.zeros(len(model.programme.integral))
-    for stage, node in zip(*np.nonzero(model.runs != _NEVER), strict=True):
-        costs[model.runs[stage, node]] += model.graph.nodes[node].seconds / price
-    return costs
+    return Found(order, solution.x, bound, complete=solution.status in {_OPTIMAL, _INFEASIBLE})
 
 
 def _answer(
@@ -466,13 +480,15 @@ class _Unit(NamedTuple):
         return found * self.size * (1 - _TOLERANCE)
 
 
-def _unit_of_bytes(graph: Graph, budget: int) -> _Unit:
+def unit_of_bytes(graph: Graph, budget: int) -> _Unit:
+    """Return a unit that the solver can tell apart within a budget."""
     sizes = [value.size for value in graph.values] + [node.workspace for node in graph.nodes]
     common = math.gcd(*sizes)
     return _Unit(max(common, budget / _GRID, 1.0), whole=common >= budget / _GRID)
 
 
-def _unit_of_seconds(graph: Graph) -> _Unit:
+def unit_of_seconds(graph: Graph) -> _Unit:
+    """Return a unit that the solver can tell apart within the seconds of all nodes."""
     seconds = [Fraction(node.seconds) for node in graph.nodes]
     base = math.lcm(*(part.denominator for part in seconds))
     common = Fraction(math.gcd(*(int(part * base) for part in seconds)), base)

@@ -12,11 +12,13 @@ import math
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
 from shoestring.activations.remat.answer import Answer, OverBudgetError, relative_gap
 from shoestring.activations.remat.graph import Graph
-from shoestring.activations.remat.simulate import simulate
+from shoestring.activations.remat.solvers.closure_counts import (
+    Counted,
+    count_choices,
+    spread_choices,
+)
 from shoestring.activations.remat.solvers.closure_order import (
     closure_cost,
     closure_order,
@@ -25,11 +27,21 @@ from shoestring.activations.remat.solvers.closure_order import (
 from shoestring.activations.remat.solvers.closure_parts import Choice, Kind
 from shoestring.activations.remat.solvers.closure_program import solve_mixed
 from shoestring.activations.remat.solvers.closure_sweep import ClosurePoint, Sweep, hull, sweep
+from shoestring.activations.remat.solvers.lives import Lives
 
-__all__ = ["ClosureAnswer", "ClosurePoint", "hull", "solve_peak", "solve_saved", "sweep"]
+__all__ = [
+    "ClosureAnswer",
+    "ClosurePoint",
+    "hull",
+    "least_seconds",
+    "solve_peak",
+    "solve_saved",
+    "sweep",
+]
 
-SAMPLES = 33  # points of the sweep that are simulated before the search goes into detail
-REFINEMENTS = 8  # mixed programs that are solved between two neighbours of the sweep
+SAMPLES = 33  # points of the whole sweep that are tried before the search goes into detail
+NEAR = 8  # points that are tried one by one, from the first that can fit
+REFINEMENTS = 8  # choices that are looked for between two neighbours of the sweep
 WORTHWHILE = 1e-4  # less than this share of the step's seconds is not searched for
 
 
@@ -90,11 +102,40 @@ def solve_saved(
             node=parts.graph.border,
             proven=True,
         )
+    point = swept.first_within(saved_bytes)
+    seconds, lower = swept.seconds[point], swept.bound(saved_bytes)
+    below = seconds / (1 + max(tolerance, 1e-12))
+    if lower >= below or until <= time.monotonic():
+        chosen, complete = swept.recomputed(point), lower >= below
+        return ClosureAnswer(chosen, swept.saved[point], seconds, min(lower, seconds), complete)
+    if all(kind.choices is not None for kind in parts.kinds):
+        counted = count_choices(parts.kinds, saved_bytes - parts.fixed, below=below, until=until)
+        if counted is not None:
+            return _counted(swept, point, counted, lower)
+    return _mixed(swept, saved_bytes, lower, until=until, tolerance=tolerance)
+
+
+def _counted(swept: Sweep, point: int, counted: Counted, lower: float) -> ClosureAnswer:
+    """Return what was counted as an answer, or the point of the sweep if nothing is better."""
+    if counted.times is None:
+        seconds = swept.seconds[point]
+        bound = min(max(lower, counted.bound), seconds)
+        return ClosureAnswer(swept.recomputed(point), swept.saved[point], seconds, bound, True)
+    chosen = spread_choices(swept.parts.kinds, counted.times)
+    every = list(itertools.chain.from_iterable(chosen))
+    saved = swept.parts.fixed + sum(choice.saved for choice in every)
+    seconds = sum(choice.seconds for choice in every)
+    bound = min(max(lower, counted.bound), seconds)
+    return ClosureAnswer(_nodes(swept.parts.kinds, chosen), saved, seconds, bound, True)
+
+
+def _mixed(
+    swept: Sweep, saved_bytes: int, lower: float, *, until: float, tolerance: float
+) -> ClosureAnswer:
+    """Find a choice by a mixed program, as parts with too many choices to list need it."""
+    parts, room = swept.parts, saved_bytes - swept.parts.fixed
     chosen = swept.recomputed(swept.first_within(saved_bytes))
     saved, seconds = closure_cost(parts.graph, chosen)
-    lower, room = swept.bound(saved_bytes), saved_bytes - parts.fixed
-    if seconds <= lower * (1 + max(tolerance, 1e-12)):
-        return ClosureAnswer(chosen, saved, seconds, min(lower, seconds), complete=True)
     complete = False
     while not complete and time.monotonic() < until:
         left = until - time.monotonic()
@@ -164,24 +205,39 @@ def solve_peak(graph: Graph | Sweep, budget: int, *, time_limit: float = 10.0) -
         bound = max(bound, relaxed.bound)
         if trials.fits(relaxed.recomputed):
             return trials.answer(bound)
-    point = _fastest_point(trials)
+    start = swept.first_within(room) if room >= swept.saved[-1] else 0
+    point = _fastest_point(trials, start)
     if point is None:
         raise trials.failure(proven=bound == math.inf)
     if point:
-        _refine(trials, point)
+        _refine(trials, point, bound)
     return trials.answer(bound)
 
 
+def least_seconds(swept: Sweep, budget: int) -> float:
+    """Return seconds that no order within a budget stays under, as `solve_peak` explains.
+
+    Args:
+        swept: what `sweep` made of the graph.
+        budget: most bytes at one time.
+
+    Returns:
+        Infinity if no order fits.
+    """
+    graph = swept.parts.graph
+    return graph.seconds + swept.bound(budget - _border_bytes(graph))
+
+
 class _Trials:
-    """Orders that were simulated: the fastest that fits, and the one with the least peak."""
+    """Orders that were tried: the fastest that fits, and the one with the least peak."""
 
     def __init__(self, swept: Sweep, budget: int, until: float) -> None:
         self.swept = swept
         self.graph = swept.parts.graph
         self.budget = budget
         self.until = until
-        self.best: tuple[float, int, tuple[int, ...]] | None = None
-        self.least: tuple[int, int, tuple[int, ...]] | None = None
+        self.best: Lives | None = None
+        self.least: Lives | None = None
         self.peaks: dict[int, int] = {}
 
     @property
@@ -190,35 +246,36 @@ class _Trials:
         return time.monotonic() > self.until
 
     def fits(self, recomputed: frozenset[int]) -> bool:
-        """Simulate a choice; return whether its peak is within the budget."""
-        return self._peak(recomputed) <= self.budget
+        """Follow a choice; return whether its peak is within the budget."""
+        order = closure_order(self.graph, recomputed)
+        return self._note(Lives(self.swept.tables, order)) <= self.budget
 
     def point_fits(self, point: int) -> bool:
-        """Simulate a point of the sweep, once; return whether its peak is within the budget."""
+        """Follow a point of the sweep, once; return whether its peak is within the budget."""
         if point not in self.peaks:
-            self.peaks[point] = self._peak(self.swept.recomputed(point))
+            self.peaks[point] = self._note(self.swept.lives(point))
         return self.peaks[point] <= self.budget
 
-    def _peak(self, recomputed: frozenset[int]) -> int:
-        order = closure_order(self.graph, recomputed)
-        run = simulate(self.graph, order)
-        if run.peak <= self.budget and (self.best is None or run.seconds < self.best[0]):
-            self.best = (run.seconds, run.peak, order)
-        if self.least is None or run.peak < self.least[0]:
-            self.least = (run.peak, order[run.at], order)
-        return run.peak
+    def _note(self, tried: Lives) -> int:
+        if tried.peak <= self.budget and (self.best is None or tried.seconds < self.best.seconds):
+            self.best = tried
+        if self.least is None or tried.peak < self.least.peak:
+            self.least = tried
+        return tried.peak
 
     def answer(self, bound: float) -> Answer:
         """Return the best that fits, given a bound on the seconds of computing again."""
         assert self.best is not None, "an answer is asked for when an order fits"
-        seconds, peak, order = self.best
+        seconds = self.best.seconds
         lower = min(seconds, self.graph.seconds + bound)
-        return Answer(order, peak, seconds, lower, "closure", complete=not self.over)
+        order, complete = tuple(self.best.order), not self.over
+        return Answer(order, self.best.peak, seconds, lower, "closure", complete)
 
     def failure(self, *, proven: bool) -> OverBudgetError:
         """Return the error that says how near to the budget the trials came."""
         assert self.least is not None, "the plain order is always tried"
-        peak, node, order = self.least
+        order, peak = tuple(self.least.order), self.least.peak
+        node = order[int(self.least.during.argmax())]
         name = self.graph.nodes[node].name
         return OverBudgetError(
             f"the least peak found is {peak} bytes, while {name} runs; {self.budget} are allowed",
@@ -243,20 +300,27 @@ def _border_bytes(graph: Graph) -> int:
     return graph.sizes(border.makes) + graph.sizes(gone) + border.workspace
 
 
-def _fastest_point(trials: _Trials) -> int | None:
+def _fastest_point(trials: _Trials, start: int) -> int | None:
     """Return a point of the sweep that fits, while the one before it does not; None if none does.
 
     The peak need not fall along the sweep: to compute much again for one node of backward needs
-    room as well. So points spread over the sweep are tried first, the fastest in front.
+    room as well. So points are tried one by one at first, then in longer and longer steps.
+
+    Args:
+        trials: where the results are kept.
+        start: the first point that can fit: those before keep too much at the border alone.
     """
     last = len(trials.swept.steps)
-    tried: list[int] = []
-    for point in np.unique(np.linspace(0, last, SAMPLES).astype(int)).tolist():
-        if tried and trials.over:
-            break
+    longest, step = max(1, last // SAMPLES), 1
+    point, before = start, start - 1
+    while not (trials.over and trials.peaks):
         if trials.point_fits(point):
-            return _between(trials, tried[-1], point) if tried else point
-        tried.append(point)
+            return _between(trials, before, point)
+        if point == last:
+            break
+        if point - start >= NEAR:
+            step = min(2 * step, longest)
+        before, point = point, min(point + step, last)
     while True:  # no sample fits: look closer and closer around the one with the least peak
         order = sorted(trials.peaks)
         at = min(range(len(order)), key=lambda place: trials.peaks[order[place]])
@@ -281,23 +345,27 @@ def _between(trials: _Trials, bad: int, good: int) -> int:
     return good
 
 
-def _refine(trials: _Trials, point: int) -> None:
+def _refine(trials: _Trials, point: int, bound: float) -> None:
     """Try choices that keep more than a point that fits, and less than its neighbour that does not.
 
     Args:
         trials: where the results are kept.
         point: of the sweep; it fits, and the one before it does not.
+        bound: seconds of computing again that nothing stays under.
     """
-    swept = trials.swept
+    swept, once = trials.swept, trials.graph.seconds
     low, high = swept.saved[point], swept.saved[point - 1]
-    least = swept.parts.graph.seconds * (1 + WORTHWHILE) + swept.seconds[point - 1]
+    worthwhile = once * WORTHWHILE
+    least = max(bound, swept.seconds[point - 1])
     for _ in range(REFINEMENTS):
+        assert trials.best is not None, "the point fits"
+        most = trials.best.seconds - once - worthwhile
         middle = (low + high) // 2
         left = trials.until - time.monotonic()
-        if middle <= low or left <= 0 or (trials.best and trials.best[0] <= least):
+        if middle <= low or left <= 0 or most <= least:
             return
         found = solve_saved(swept, middle, time_limit=left, tolerance=1e-3)
-        if trials.fits(found.recomputed):
-            low = middle
+        if found.seconds > most or trials.fits(found.recomputed):
+            low = middle  # where fewer are kept nothing is faster
         else:
             high = max(low, found.saved_bytes)

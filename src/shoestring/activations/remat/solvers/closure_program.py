@@ -23,9 +23,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported where they are used first
 from numpy.typing import NDArray
-from scipy import optimize, sparse
 
+from shoestring.activations.remat.solvers.closure_counts import spread_choices
 from shoestring.activations.remat.solvers.closure_parts import (
     Choice,
     Floats,
@@ -166,20 +167,20 @@ def solve_mixed(
     byte, second = max(1.0, float(np.abs(saved).max())), max(float(np.abs(seconds).max()), 1e-300)
     # HiGHS stops at an absolute gap of 1e-6 too, so the objective must not be small numbers.
     scale = 1e3 / second
-    result = optimize.milp(
+    result = scipy.optimize.milp(
         seconds * scale,
         integrality=np.concatenate([block.integral for block in blocks]),
-        bounds=optimize.Bounds(
+        bounds=scipy.optimize.Bounds(
             np.concatenate([block.lower for block in blocks]),
             np.concatenate([block.upper for block in blocks]),
         ),
         constraints=[
-            optimize.LinearConstraint(
-                sparse.block_diag([block.matrix for block in blocks], format="csr"),
+            scipy.optimize.LinearConstraint(
+                scipy.sparse.block_diag([block.matrix for block in blocks], format="csr"),
                 np.concatenate([block.least for block in blocks]),
                 np.concatenate([block.most for block in blocks]),
             ),
-            optimize.LinearConstraint(saved[None, :] / byte, -np.inf, saved_bytes / byte),
+            scipy.optimize.LinearConstraint(saved[None, :] / byte, -np.inf, saved_bytes / byte),
         ],
         options={"time_limit": max(time_limit, 1e-3), "mip_rel_gap": tolerance},
     )
@@ -197,7 +198,7 @@ class _Block:
     lower: Floats
     upper: Floats
     integral: Ints
-    matrix: sparse.csr_matrix
+    matrix: scipy.sparse.csr_matrix
     least: Floats
     most: Floats
 
@@ -215,7 +216,9 @@ def _listed_block(kinds: Sequence[Kind]) -> _Block:
         lower=np.zeros(len(choices)),
         upper=counts[row],
         integral=np.ones(len(choices), dtype=np.int64),
-        matrix=sparse.csr_matrix((np.ones(len(choices)), place), shape=(len(kinds), len(choices))),
+        matrix=scipy.sparse.csr_matrix(
+            (np.ones(len(choices)), place), shape=(len(kinds), len(choices))
+        ),
         least=counts,
         most=counts,
     )
@@ -239,18 +242,14 @@ def _single_block(form: Form) -> _Block:
 
 
 def _read(kinds: Sequence[Kind], solution: Floats) -> tuple[tuple[Choice, ...], ...]:
-    """Turn columns into a choice for each part; of a kind, the first parts keep least.
-
-    Parts that run first in forward come last in backward, when little is left of what the
-    others keep: there is room then for what is computed again.
-    """
-    chosen, listed, single = [], 0, sum(len(kind.choices or ()) for kind in kinds)
+    """Turn columns into a choice for each part."""
+    chosen: list[tuple[Choice, ...]] = []
+    listed, single = 0, sum(len(kind.choices or ()) for kind in kinds)
     for kind in kinds:
         if kind.choices is not None:
             times = np.rint(solution[listed : listed + len(kind.choices)]).astype(int)
             listed += len(kind.choices)
-            least_first = zip(reversed(kind.choices), reversed(times.tolist()), strict=True)
-            chosen.append(tuple(choice for choice, many in least_first for _ in range(many)))
+            chosen += spread_choices([kind], [times.tolist()])
             continue
         width = len(_rows(kind.form).lower)
         columns = solution[single : single + width * len(kind.members)].reshape(-1, width)
@@ -282,21 +281,23 @@ def _rows(form: Form) -> _Rows:
     return _Rows(lower, np.array(implies, dtype=np.int64).reshape(-1, 2), saved, seconds)
 
 
-def _matrix(rows: _Rows) -> sparse.csr_matrix:
+def _matrix(rows: _Rows) -> scipy.sparse.csr_matrix:
     count = len(rows.implies)
     data = np.tile([1.0, -1.0], count)
     place = (np.repeat(np.arange(count), 2), rows.implies.reshape(-1))
-    return sparse.csr_matrix((data, place), shape=(count, len(rows.lower)))
+    return scipy.sparse.csr_matrix((data, place), shape=(count, len(rows.lower)))
 
 
 def _best(form: Form, rows: _Rows, slope: float | None) -> Choice:
     """Return the best choice at a price in seconds a byte; None counts bytes alone."""
     cost = rows.saved if slope is None else rows.seconds + slope * rows.saved
     most = np.zeros(len(rows.implies))
-    result = optimize.milp(
+    result = scipy.optimize.milp(
         cost / max(np.abs(cost).max(), 1e-300),
-        bounds=optimize.Bounds(rows.lower, np.ones(len(rows.lower))),
-        constraints=optimize.LinearConstraint(_matrix(rows), np.full(len(most), -np.inf), most),
+        bounds=scipy.optimize.Bounds(rows.lower, np.ones(len(rows.lower))),
+        constraints=scipy.optimize.LinearConstraint(
+            _matrix(rows), np.full(len(most), -np.inf), most
+        ),
     )
     assert result.x is not None, "to keep everything is always a solution"
     return _choice(form, np.asarray(result.x)[: len(form.seconds)] > 0.5)

@@ -16,6 +16,7 @@ from collections import Counter
 from functools import cached_property
 
 from shoestring.activations.remat.graph import Graph
+from shoestring.activations.remat.solvers.closure_order import closure_order
 from shoestring.activations.remat.solvers.closure_parts import (
     Choice,
     Parts,
@@ -24,6 +25,7 @@ from shoestring.activations.remat.solvers.closure_parts import (
     take_apart,
 )
 from shoestring.activations.remat.solvers.closure_program import corner_choices
+from shoestring.activations.remat.solvers.lives import Lives, Tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,26 @@ class Sweep:
             moves.append((corners[at[step]], corners[at[step] + 1]))
             at[step] += 1
         return tuple(moves)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """What following orders of the graph looks up."""
+        return Tables(self.parts.graph)
+
+    @cached_property
+    def _followed(self) -> dict[int, Lives]:
+        return {}
+
+    def lives(self, point: int) -> Lives:
+        """Return the order of a point, followed; it is worked out once.
+
+        Args:
+            point: its index.
+        """
+        if point not in self._followed:
+            order = closure_order(self.parts.graph, self.recomputed(point))
+            self._followed[point] = Lives(self.tables, order)
+        return self._followed[point]
 
     def recomputed(self, point: int) -> frozenset[int]:
         """Return the nodes that run after the border at a point.

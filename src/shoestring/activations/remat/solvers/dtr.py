@@ -70,6 +70,10 @@ class _Run:
         self._there = [value in graph.held for value in range(count)]
         self._evicted: set[int] = set()
         self._ending = _ending(graph)
+        self._last_needed = [len(graph.nodes)] * count
+        for node, values in self._ending.items():
+            for value in values:
+                self._last_needed[value] = node
         self._last_read = [max(readers, default=-1) for readers in graph.readers]
         self._pins = np.zeros(count, dtype=np.int64)
         # Scores are taken of all values at once; what cannot go has an infinite cost.
@@ -127,7 +131,10 @@ class _Run:
             # One of several results of which another one was wanted.
             unread = self._last_read[value] < self._now and not self._pins[value]
             if unread and self._may_go(value):
-                self._evict(value)
+                if self._last_needed[value] < self._now:
+                    self._drop(value)  # nothing can need it, so it makes no neighbour dear
+                else:
+                    self._evict(value)
 
     # --- eviction ---------------------------------------------------------------------------
 
@@ -139,6 +146,7 @@ class _Run:
             self._stale.clear()
             scores = self._costs / (self._sizes * (len(self.order) + 1 - self._touched))
             scores[self._pins > 0] = np.inf
+            scores[list(self._graph.nodes[index].makes)] = np.inf  # it would be made again
             least = int(scores.argmin())
             if scores[least] == np.inf:
                 name, least = self._graph.nodes[index].name, self._bytes + need

@@ -1,0 +1,1 @@
+"""Rematerialisation held against its targets and against what torch offers."""
