@@ -60,6 +60,7 @@ def page(runs: Sequence[Seen]) -> str:
     Raises:
         InputError: a package that draws charts is missing.
     """
+    _bundle()  # the first to say which package is missing
     title = _title(runs)
     parts = _one(runs[0]) if len(runs) == 1 else _several(runs)
     return document(title, _header(runs, title), parts)

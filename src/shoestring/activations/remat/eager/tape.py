@@ -301,11 +301,6 @@ class Tape(TorchDispatchMode):
             return func(*args, **options)
         return self._make(known, func, args, options)
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Torch asks it: the compiler is off for the whole forward, not at each operation anew."""
-        return False
-
     def close(self) -> None:
         """Forget the forward: what backward needs is held by what autograd kept."""
         self._places.clear()
