@@ -247,6 +247,7 @@ def test_a_step_that_computes_again_runs_operator_by_operator(column: str) -> No
 
     train(plan_of("remat", optimizer=SGD), column, backend=backend)
     assert not compiled_graphs
+    torch._dynamo.reset()  # it remembers which code it left alone
     train(plan_of(optimizer=SGD), column, backend=backend)
     assert compiled_graphs
 
