@@ -55,7 +55,10 @@ def test_batches_of_other_sizes_take_three_captures() -> None:
     model = copy.deepcopy(plain)
     schedule = fit(model, sequence(), activations="85%", cost="flops")
     draw = random.Random(0)
-    sizes = [(8, 8), (8, 32), (1, 32), (8, 31), (7, 32)]
+    for rows, length in ((8, 8), (4, 16)):  # sizes that are equal, and then are not
+        assert same_bits(model, plain, batch(rows, length))
+    assert len(schedules(model)) == 2
+    sizes = [(8, 32), (1, 32), (8, 31), (7, 32)]
     sizes += [(draw.randint(2, 8), draw.randint(2, 32)) for _ in range(25)]
     for rows, length in sizes:
         assert same_bits(model, plain, batch(rows, length)), (rows, length)
