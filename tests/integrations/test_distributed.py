@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-import shoestring
 from tests.integrations.planned import ROUNDED, TECHNIQUES
 from tests.integrations.two_processes import OTHERS, PREDICTED
+from tests.two import ROOT, run_on_two
 
 pytest.importorskip("transformers")
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     pytest.skip("torch was built without gloo", allow_module_level=True)
 
-ROOT = Path(__file__).parents[2]
-SOURCE = str(Path(shoestring.__file__).resolve().parents[1])
 GUIDE = ROOT / "docs" / "guides" / "distributed.md"
 ROUNDING = 2e-6
 """Of the largest gradient, in float32."""
@@ -35,33 +29,8 @@ pytestmark = pytest.mark.timeout(200)
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Run both processes once, and return what the first one found."""
     folder = tmp_path_factory.mktemp("processes")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((SOURCE, str(ROOT))),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    command = [sys.executable, "-W", "ignore", "-m", "tests.integrations.two_processes"]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=150)[0] for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    for process, text in zip(processes, printed, strict=True):
-        assert process.returncode == 0, text
+    module = ("-m", "tests.integrations.two_processes")
+    run_on_two(lambda rank: (*module, str(rank), str(folder)), ROOT)
     return json.loads((folder / "0.json").read_text(encoding="utf-8"))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -20,6 +19,7 @@ import shoestring
 from shoestring.measure.tracing.allocator import measure_step, standing
 from tests.integrations.guides import GUIDES, HERE, pairs
 from tests.integrations.planned import Weights, apart, close, one_thread
+from tests.two import run_on_two
 
 pytest.importorskip("transformers")
 
@@ -141,31 +141,6 @@ torch.save(kept, f"OUT-{dist.get_rank()}.pt")
 """
 
 
-def run_on_two(folder: Path, seconds: float) -> None:
-    """Run a folder's scripts, in the order of their names, on two processes."""
-    environment = {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", DRIVER, str(folder), str(rank)],
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=seconds)[0] for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    for process, text in zip(processes, printed, strict=True):
-        assert process.returncode == 0, text
-
-
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run every pair of the guide on two processes, which keep the weights they end with."""
@@ -180,7 +155,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"{number}-{kind}"
             keep = KEEP.replace("OUT", str(folder / name))
             (folder / f"{name}.py").write_text(code.replace(END, keep + END), encoding="utf-8")
-    run_on_two(folder, 150)
+    run_on_two(lambda rank: ("-c", DRIVER, str(folder), str(rank)), folder)
     return folder
 
 

@@ -65,8 +65,6 @@ class Offload(Technique):
         """
         if profile.machine.device == "cpu":
             return "the cpu has no memory of its own: what is moved would stay where it is."
-        if profile.step.recomputes:
-            return "what is computed again is made from what stays on the device."
         if profile.machine.link is None:
             return "how fast the device and the host exchange data is not known."
         return ""

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-import shoestring
+from tests.two import ROOT, run_on_two
 
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     pytest.skip("torch was built without gloo", allow_module_level=True)
 
-ROOT = Path(__file__).parents[3]
-SOURCE = str(Path(shoestring.__file__).resolve().parents[1])
 
 Results = list[dict[str, object]]
 
@@ -26,33 +20,8 @@ Results = list[dict[str, object]]
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Run both processes once, and return what each found."""
     folder = tmp_path_factory.mktemp("processes")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join((SOURCE, str(ROOT))),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    command = [sys.executable, "-W", "ignore", "-m", "tests.activations.remat.processes"]
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [process.communicate(timeout=150)[0] for process in processes]
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-    for process, text in zip(processes, printed, strict=True):
-        assert process.returncode == 0, text
+    module = ("-m", "tests.activations.remat.processes")
+    run_on_two(lambda rank: (*module, str(rank), str(folder)), ROOT)
     return [json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
 
 

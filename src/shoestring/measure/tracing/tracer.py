@@ -24,7 +24,6 @@ from shoestring.measure._torch import (
     GROUPED_PRODUCT,
     READ_DEVICE,
     READ_SCALAR,
-    FakeTensor,
     HigherOrder,
     Overload,
     current_node,
@@ -42,6 +41,7 @@ from shoestring.measure.formulas.attention import Causal
 from shoestring.measure.formulas.cost import FREE
 from shoestring.measure.tracing.operators import Facts, collect, facts
 from shoestring.measure.tracing.places import Places
+from shoestring.measure.tracing.saved import Saved
 from shoestring.measure.tracing.storages import Storages
 from shoestring.measure.tracing.traffic import Numbered, bytes_moved
 from shoestring.measure.tracing.values import runs_on_values
@@ -206,33 +206,15 @@ class Tracer(TorchDispatchMode):
         So it is seen when the step itself lets go of them, and what autograd alone keeps from
         then on. In backward it is given other tensors without data that count as the same.
         """
-        if not self._faking:
-            return contextlib.nullcontext()
-        hooks: contextlib.AbstractContextManager[object] = torch.autograd.graph.saved_tensors_hooks(
-            self._keep, self._give_back
-        )
-        return hooks
+        return Saved(self._storages, self._unnoted) if self._faking else contextlib.nullcontext()
 
-    def _keep(self, tensor: torch.Tensor) -> object:
-        if type(tensor) is not FakeTensor or tensor.layout is not torch.strided:
-            return tensor
-        index = self._storages.number(tensor)
-        if self._storages[index].birth == ALWAYS:
-            return tensor
-        return _Kept(self._storages, index, tensor)
-
-    def _give_back(self, kept: object) -> torch.Tensor:
-        if not isinstance(kept, _Kept):
-            assert isinstance(kept, torch.Tensor)
-            return kept
+    @contextlib.contextmanager
+    def _unnoted(self) -> Iterator[None]:
         paused, self.paused = self.paused, True
         try:
-            with torch.no_grad():
-                tensor = kept.tensor()
+            yield
         finally:
             self.paused = paused
-        self._storages.recur(kept.index, tensor)
-        return tensor
 
     def close(self) -> None:
         """Stop to follow storages: what is alive now outlives the step."""
@@ -507,29 +489,6 @@ class Tracer(TorchDispatchMode):
                 first, last = min(s[0] for s in spans), max(s[1] for s in spans) + 1
                 blocks.append(Block(path, (start, stop), (first, last)))
         return tuple(blocks)
-
-
-class _Kept:
-    """A tensor without data that autograd keeps, as its shape alone."""
-
-    __slots__ = ("_layout", "_nbytes", "_storages", "_type", "index")
-
-    def __init__(self, storages: Storages, index: int, tensor: torch.Tensor) -> None:
-        storages.hold(index)
-        self.index = index
-        self._storages = storages
-        self._nbytes = tensor.untyped_storage().nbytes()
-        self._type = (tensor.dtype, tensor.device)
-        self._layout = (tensor.size(), tensor.stride(), tensor.storage_offset())
-
-    def __del__(self) -> None:
-        self._storages.let_go(self.index)
-
-    def tensor(self) -> torch.Tensor:
-        """Return a tensor like it."""
-        dtype, device = self._type
-        count = -(-self._nbytes // dtype.itemsize)
-        return torch.empty(count, dtype=dtype, device=device).as_strided(*self._layout)
 
 
 def _widest(tensors: Numbered) -> str:

@@ -81,7 +81,7 @@ def smallest(trace: Trace, machine: Machine) -> Choice:
         machine: tells seconds.
     """
     found = Search(trace, machine)
-    for graph in _families(found.step.graph, long=len(trace.ops) >= LONG):
+    for graph in _families(found.step.graph, long=found.long):
         found.look_at(_all(graph))
     return min([found.plain, *found.choices()], key=lambda choice: choice.peak)
 
@@ -98,10 +98,9 @@ def search(trace: Trace, machine: Machine) -> Search:
         machine: tells seconds.
     """
     found = Search(trace, machine)
-    long = len(trace.ops) >= LONG
-    for graph in _families(found.step.graph, long=long):
+    for graph in _families(found.step.graph, long=found.long):
         found.walk(graph)
-    for _ in range(1 if long else _ROUNDS):
+    for _ in range(1 if found.long else _ROUNDS):
         found.walk(found.weighted())
     return found
 
@@ -115,11 +114,13 @@ class Search:
 
     Attributes:
         step: the graph that choices are made in.
+        long: whether the step is long, so that fewer choices are looked at.
         plain: nothing runs again.
     """
 
     def __init__(self, trace: Trace, machine: Machine) -> None:
         self.step = step_graph(trace, machine)
+        self.long = len(trace.ops) >= LONG
         self._trace = trace
         self._plain_step = PlainStep(trace)
         self._seconds = [machine.seconds(op) for op in trace.ops]
@@ -139,7 +140,7 @@ class Search:
         """
         swept = sweep(graph)
         saved = np.array(swept.saved)
-        tried = TRIED if len(self._seconds) < LONG else TRIED // 2
+        tried = TRIED // 2 if self.long else TRIED
         wanted = np.linspace(saved[0], saved[-1], tried + 1)[1:]
         for point in np.unique(np.searchsorted(-saved, -wanted)).tolist():
             self.look_at(swept.recomputed(point))
@@ -178,8 +179,11 @@ class Search:
 
         Args:
             peak: most bytes above what is given, gradients included.
+
+        Returns:
+            Infinity if nothing keeps so few.
         """
-        return min(sweep(self.step.graph).bound(peak), math.inf)
+        return sweep(self.step.graph).bound(peak)
 
     def weighted(self) -> Graph:
         """Return the graph in which a value counts as often as it is kept across a peak.

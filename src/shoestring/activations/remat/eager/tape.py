@@ -27,10 +27,10 @@ _STATISTICS: Final = {
     "aten.native_batch_norm.default": (3, 4, 5),
     "aten.cudnn_batch_norm.default": (3, 4, 5),
     "aten.miopen_batch_norm.default": (3, 4, 5),
-    "aten._native_batch_norm_legit.default": (3, 4, 5),
-    "aten._batch_norm_with_update.default": (3, 4, None),
 }
-"""Positions of the running mean, the running variance and the training flag."""
+"""Positions of the running mean, the running variance and the training flag.
+
+Only these change statistics without saying so; what says that it changes a buffer is kept."""
 
 _NOISY: Final = ("aten.rrelu_with_noise.default", "aten.rrelu_with_noise_.default")
 """They change their second argument after autograd has taken it for backward."""
@@ -458,7 +458,7 @@ def _without_statistics(name: str, args: tuple[object, ...]) -> tuple[object, ..
     if places is None:
         return args
     mean, variance, training = places
-    if training is not None and not args[training]:
+    if not args[training]:
         return args
     return tuple([None if i in (mean, variance) else value for i, value in enumerate(args)])
 
