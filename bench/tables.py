@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from bench.counters.table import counters, flopco, speed, summary
 from bench.harness import RESULTS, Result, has_changed, is_older, read_result
 from bench.honesty_results import sources
+from bench.remat.table import TABLES as REMAT
 from bench.roofline_table import roofline
 from bench.techniques_table import TECHNIQUES
 from bench.trainers_table import trainers

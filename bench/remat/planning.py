@@ -32,7 +32,7 @@ from shoestring.activations.remat.graph import Graph
 from shoestring.activations.remat.simulate import simulate
 from shoestring.activations.remat.solvers.closure import solve_peak, solve_saved, sweep
 from shoestring.activations.remat.solvers.closure_order import closure_cost, closure_order
-from shoestring.activations.remat.solvers.find import find_order
+from shoestring.activations.remat.solvers.find import Planner
 
 SHARE: Final = 0.5
 """Torch's budget."""
@@ -99,8 +99,9 @@ def _round(
         timed("read", 1, lambda: found.append(read(ours).graph))
         timed("read_known", 1, lambda: found.append(read(known).graph))
     graph, fresh = found
-    timed("find", 1, lambda: find_order(graph, peak))
-    timed("find_again", len(further), lambda: [find_order(graph, p) for p, _ in further])
+    planner = Planner(graph)
+    timed("find", 1, lambda: planner.order(peak))
+    timed("find_again", len(further), lambda: [planner.order(p) for p, _ in further])
     timed("sweep", 1, lambda: sweep(fresh))
     swept = sweep(fresh)
     timed("peak", 1, lambda: solve_peak(swept, peak))

@@ -6,9 +6,11 @@ only means measuring again.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from shoestring.core.documents import read_document, write_text
@@ -43,12 +45,20 @@ def read_cache(path: Path, schema: str) -> dict[str, object]:
         schema: its format; a file of another format counts as missing.
 
     Returns:
-        Its rows; empty where the file is missing, damaged, too large or of another format.
+        Its rows, in a dict of the caller's own whose values are shared and are not to be
+        changed; empty where the file is missing, damaged, too large or of another format.
     """
     try:
-        rows = read_document(path, schema).get("rows")
-    except InputError:
+        found = path.stat()
+        return dict(_rows(path, schema, (found.st_ino, found.st_mtime_ns, found.st_size)))
+    except (OSError, InputError):
         return {}
+
+
+@functools.lru_cache(maxsize=8)
+def _rows(path: Path, schema: str, state: tuple[int, ...]) -> Mapping[str, object]:
+    """Read a file once for each state it is in: parsing a large one takes longer than a trace."""
+    rows = read_document(path, schema).get("rows")
     return rows if isinstance(rows, dict) else {}
 
 
