@@ -303,6 +303,7 @@ RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "roofline": roofline,
     "trace-speed": trace_speed,
     "trainers": trainers,
+    **REMAT,
     **TECHNIQUES,
 }
 """Tables by the name that a page calls them by."""

@@ -11,10 +11,12 @@ import sys
 import tempfile
 import threading
 import types
-from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple, Self, TypeAlias, TypeVar
 
 import torch
+import torch.utils._python_dispatch as _dispatch
+from torch._C._dynamo.guards import set_is_in_mode_without_ignore_compile_internals
 from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependentOutput
 from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicOutputShape
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
@@ -159,6 +161,48 @@ def is_active(mode: TorchDispatchMode) -> bool:
         mode: any.
     """
     return any(other is mode for other in _get_current_dispatch_mode_stack())
+
+
+_MODES_LOCK: Final = threading.RLock()
+_MODES_ENTERED: Final[list[TorchDispatchMode]] = []
+"""Those of all threads."""
+
+
+class DispatchMode(TorchDispatchMode):
+    """A dispatch mode that several threads may be in at the same time.
+
+    Torch keeps in globals whether any mode is on, and at the end of one puts back what they said
+    at its beginning. Where the modes of two threads overlap they say so for ever then, and
+    under a mode that compiled code does not give way to it is compiled anew at every call.
+    """
+
+    def __enter__(self) -> Self:
+        """Begin to see operators."""
+        with _MODES_LOCK:
+            super().__enter__()  # type: ignore[no-untyped-call]
+            _MODES_ENTERED.append(self)
+            self._tell()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """See no more of them."""
+        with _MODES_LOCK:
+            super().__exit__(*raised)  # type: ignore[no-untyped-call]
+            _MODES_ENTERED.remove(self)
+            self._tell()
+
+    def _tell(self) -> None:
+        """Set the globals, and this thread's own one, to what is so."""
+        own = _get_current_dispatch_mode_stack()
+        every = [*own, *_MODES_ENTERED]
+        _dispatch._is_in_torch_dispatch_mode = bool(every)
+        _dispatch._is_in_non_infra_torch_dispatch_mode = any(not m.is_infra_mode() for m in every)
+        _dispatch._is_in_any_mode_without_ignore_compile_internals = _keeps_compiled_off(every)
+        set_is_in_mode_without_ignore_compile_internals(_keeps_compiled_off(own))
+
+
+def _keeps_compiled_off(modes: Sequence[TorchDispatchMode]) -> bool:
+    return any(not mode.ignore_compile_internals() for mode in modes)
 
 
 def decomposition(func: torch._ops.OpOverload) -> Callable[..., object] | None:

@@ -17,13 +17,13 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from shoestring.core.trace import ALWAYS, Block, Kind, Op, Phase, Trace
 from shoestring.measure._torch import (
     GROUPED_PRODUCT,
     READ_DEVICE,
     READ_SCALAR,
+    DispatchMode,
     HigherOrder,
     Overload,
     current_node,
@@ -66,7 +66,7 @@ class _Touched(NamedTuple):
     changed: tuple[int, ...]
 
 
-class Tracer(TorchDispatchMode):
+class Tracer(DispatchMode):
     """Records one step.
 
     Use it as a context around the step, and read `trace` last. Which phase an operation belongs

@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from shoestring.activations.remat.capture.randomness import random_state, replay
 from shoestring.activations.remat.eager._torch import as_recorded, negated
 from shoestring.activations.remat.eager.sites import Counting, Site
 from shoestring.measure._torch import (
+    DispatchMode,
     FakeTensor,
     HigherOrder,
     Overload,
@@ -252,7 +252,7 @@ class _Place(weakref.ref[torch.UntypedStorage]):
     value: Value
 
 
-class Tape(TorchDispatchMode):
+class Tape(DispatchMode):
     """Records the operations of one forward that are to run again in backward.
 
     It stands below autograd, so what it runs again is what torch ran: the same operators with
