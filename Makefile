@@ -35,7 +35,7 @@ $(VENV)/.demo: $(VENV)/.installed
 	touch $@
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile
 
 check: $(VENV)/.installed
 	$(PYTHON) -m ruff check

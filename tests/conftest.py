@@ -14,6 +14,11 @@ import shoestring
 hypothesis.settings.register_profile(
     "steady", derandomize=True, deadline=None, database=None, max_examples=100
 )
+hypothesis.settings.register_profile(
+    "first",  # that fails, however large: enough to notice a fault by
+    hypothesis.settings.get_profile("steady"),
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
 hypothesis.settings.register_profile("wide", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 

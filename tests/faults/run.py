@@ -54,20 +54,27 @@ def load(path: Path) -> Fault:
 
 
 class Noticed:
-    """A plugin of pytest: which tests fail; what has failed is not run with other parameters."""
+    """A plugin of pytest: notes what fails, and runs nothing that can add nothing.
 
-    def __init__(self, failed: Path) -> None:
-        self._file = failed
-        self._failed: set[str] = set()
+    Args:
+        wanted: tests without parameters; once each has failed, the others are not run.
+        file: where the names of those that failed are written, with their parameters.
+    """
+
+    def __init__(self, wanted: Iterable[str], file: Path) -> None:
+        self._open = set(map(without_parameters, wanted))
+        self._file = file
+        self._failed: list[str] = []
 
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
-        """Pass over the parameters that can add nothing."""
-        return True if without_parameters(item.nodeid) in self._failed else None
+        """Pass over further parameters of what has failed."""
+        return None if without_parameters(item.nodeid) in self._open else True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what failed in its call; an error before it proves nothing."""
         if report.failed and report.when == "call":
-            self._failed.add(without_parameters(report.nodeid))
+            self._open.discard(without_parameters(report.nodeid))
+            self._failed.append(report.nodeid)
             self._file.write_text("\n".join(self._failed), encoding="utf-8")
 
 
@@ -76,8 +83,8 @@ def without_parameters(test: str) -> str:
     return test.partition("[")[0]
 
 
-def run_tests(source: Path, tests: Iterable[str]) -> tuple[int, set[str], str]:
-    """Return pytest's exit code, the tests that failed (without parameters) and its output."""
+def run_tests(source: Path, tests: Iterable[str]) -> tuple[int, list[str], str]:
+    """Return pytest's exit code, the tests that failed and its output."""
     with tempfile.TemporaryDirectory() as folder:
         output, failed = Path(folder) / "output", Path(folder) / "failed"
         context = multiprocessing.get_context("forkserver")
@@ -91,11 +98,11 @@ def run_tests(source: Path, tests: Iterable[str]) -> tuple[int, set[str], str]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.join()
-            return -1, set(), f"the tests took longer than {LIMIT_SECONDS} s"
+            return -1, [], f"the tests took longer than {LIMIT_SECONDS} s"
         names = failed.read_text(encoding="utf-8").split("\n") if failed.exists() else []
         return (
             process.exitcode or 0,
-            set(names),
+            names,
             output.read_text(encoding="utf-8", errors="replace"),
         )
 
@@ -110,6 +117,7 @@ def run_pytest(source: Path, tests: list[str], output: Path, failed: Path) -> No
     os.environ |= {
         "PYTHONPATH": str(source),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_PROFILE": "first",
         "SHOESTRING_FAULT_SOURCE": str(source),
     }
     sys.dont_write_bytecode = True
@@ -117,13 +125,13 @@ def run_pytest(source: Path, tests: list[str], output: Path, failed: Path) -> No
     # A plugin of pytest that came in with what is imported already shows no values: no matter.
     quiet = "-Wignore::pytest.PytestAssertRewriteWarning"
     options = ["-q", "-p", "no:cacheprovider", "--tb=short", quiet]
-    sys.exit(pytest.main([*options, *tests], plugins=[Noticed(failed)]))
+    sys.exit(pytest.main([*options, *tests], plugins=[Noticed(tests, failed)]))
 
 
-def verdict(fault: Fault) -> str:
-    """Return what is wrong with a fault's tests; empty where they all notice it."""
+def verdict(fault: Fault) -> tuple[str, list[str]]:
+    """Return what is wrong with a fault's tests, empty where all notice it, and what failed."""
     if (ROOT / "src" / fault.source).read_text(encoding="utf-8").count(fault.old) != 1:
-        return f"its text does not occur once in {fault.source}"
+        return f"its text does not occur once in {fault.source}", []
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         ignore = shutil.ignore_patterns("__pycache__")
@@ -134,9 +142,10 @@ def verdict(fault: Fault) -> str:
         code, failed, output = run_tests(source, fault.tests)
     # Code 1 means that tests ran and failed; a fault that only breaks an import proves nothing.
     if code not in (0, 1):
-        return f"pytest ended with {code}: {output.strip()[-300:]}"
-    unnoticed = [test for test in fault.tests if without_parameters(test) not in failed]
-    return f"not noticed by {', '.join(unnoticed)}" if unnoticed else ""
+        return f"pytest ended with {code}: {output.strip()[-300:]}", failed
+    names = set(map(without_parameters, failed))
+    unnoticed = [test for test in fault.tests if without_parameters(test) not in names]
+    return f"not noticed by {', '.join(unnoticed)}" if unnoticed else "", failed
 
 
 def main(names: list[str]) -> int:
@@ -149,21 +158,21 @@ def main(names: list[str]) -> int:
         return 2
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        # In the same processes as with a fault: what fails there of itself would notice any.
-        sound = sorted({test for fault in faults for test in fault.tests})
+        verdicts = list(pool.map(verdict, faults))
+        # In the same kind of process as with a fault: what fails there of itself notices any.
+        sound = sorted({test for _, failed in verdicts for test in failed})
         shares = [sound[share::WORKERS] for share in range(min(WORKERS, len(sound)))]
         for code, _, output in pool.map(run_tests, [ROOT / "src"] * len(shares), shares):
             if code != 0:
                 print(output)
                 print("error: the tests do not pass without a fault")
                 return 1
-        verdicts = list(pool.map(verdict, faults))
     width = max(len(fault.name) for fault in faults)
-    for fault, wrong in zip(faults, verdicts, strict=True):
+    for fault, (wrong, _) in zip(faults, verdicts, strict=True):
         print(f"{'UNNOTICED' if wrong else 'noticed':<9}  {fault.name:<{width}}  {fault.promise}")
         if wrong:
             print(f"{'':<9}  {'':<{width}}  {wrong}")
-    unnoticed = sum(map(bool, verdicts))
+    unnoticed = sum(bool(wrong) for wrong, _ in verdicts)
     print(f"{len(faults) - unnoticed} of {len(faults)} faults noticed")
     return 1 if unnoticed else 0
 

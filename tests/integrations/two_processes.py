@@ -1,6 +1,8 @@
 """Run every technique on two processes, with and without a plan; write what came of it.
 
-Called by ``test_distributed.py`` as ``python -m tests.integrations.two_processes RANK FOLDER``.
+Called by ``test_distributed.py`` as
+``python -m tests.integrations.two_processes PART RANK FOLDER``; the parts are ``plans`` and
+``large``.
 """
 
 from __future__ import annotations
@@ -212,7 +214,7 @@ def predicted(
     return {"measured": measured, "predicted": changed.peak, "ddp": len(changed.step.ddp)}
 
 
-def large_parameter() -> dict[str, bool]:
+def large_parameter() -> dict[str, object]:
     """Whether a sharded parameter larger than a slice is trained as without slices."""
     trained = []
     for sliced in (False, True):
@@ -232,8 +234,8 @@ def large_parameter() -> dict[str, bool]:
     }
 
 
-def run() -> dict[str, object]:
-    """Run everything, in an order that all processes share."""
+def plans() -> dict[str, object]:
+    """Run everything about plans, in an order that all processes share."""
     found: dict[str, object] = {}
     for kind, wrap in (("ddp", ddp), ("fsdp2", fsdp2)):
         for name in TECHNIQUES:
@@ -257,13 +259,12 @@ def run() -> dict[str, object]:
             found[case] = predicted(names, gradient_as_bucket_view=view)
         for case, more in OTHERS.items():
             found[f"predicted {case} {view}"] = predicted(gradient_as_bucket_view=view, **more)
-    found["large"] = large_parameter()
     return found
 
 
 def main() -> None:
     """Join the other process, run, and write the results down."""
-    rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+    part, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -272,7 +273,7 @@ def main() -> None:
         world_size=2,
         timeout=dt.timedelta(seconds=60),
     )
-    found = run()
+    found = plans() if part == "plans" else large_parameter()
     (folder / f"{rank}.json").write_text(json.dumps(found), encoding="utf-8")
     # Who leaves first closes connections that the other may still read from.
     deadline = time.monotonic() + 60

@@ -12,7 +12,6 @@ from tests.two import ROOT, run_on_two
 if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
     pytest.skip("torch was built without gloo", allow_module_level=True)
 
-
 Results = list[dict[str, object]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -295,6 +296,15 @@ class Forked(nn.Module):
         return x.tanh().exp(), x.exp().sin()
 
 
+@pytest.fixture
+def _threads_take_turns_often() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("_threads_take_turns_often")
 def test_two_backwards_at_once_through_one_forward() -> None:
     torch.manual_seed(0)
     model, batch = Forked(), torch.ones(256, 256)
@@ -302,7 +312,7 @@ def test_two_backwards_at_once_through_one_forward() -> None:
     record(model, [Site("", f"aten.{name}", n) for name in names for n in range(10)])
     weight = model.linear.weight
     expected = [torch.autograd.grad(model(batch)[n].sum(), weight)[0] for n in range(2)]
-    for _ in range(10):
+    for _ in range(20):
         found: dict[int, torch.Tensor] = {}
         start = threading.Barrier(2)
 
