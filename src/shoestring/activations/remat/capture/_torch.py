@@ -27,7 +27,6 @@ from torch._functorch._aot_autograd.descriptors import (
 from torch._guards import TracingContext
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import unset_fake_temporarily
-from torch.fx.experimental import _config as _symbols_config
 from torch.fx.graph import _BoxedCodeGen
 
 Compiled: TypeAlias = Callable[[list[object]], object]
@@ -255,16 +254,11 @@ def refuse_second(message: str, gradients: Sequence[torch.Tensor]) -> tuple[torc
     return (made,) if isinstance(made, torch.Tensor) else cast("tuple[torch.Tensor, ...]", made)
 
 
-@contextlib.contextmanager
-def capturing_whole() -> Iterator[None]:
-    """In this context graphs are captured as a schedule needs them.
-
-    Under DistributedDataParallel they are not split at its buckets; and sizes that happen to be
-    equal are not taken for the same.
-    """
-    patch = getattr(_symbols_config, "patch")  # noqa: B009  # made when torch is imported
-    with _dynamo_config.patch(optimize_ddp=False), patch(use_duck_shape=False):
-        yield
+def capturing_whole() -> contextlib.AbstractContextManager[object]:
+    """Return a context in which DistributedDataParallel's buckets split no graph."""
+    found: contextlib.AbstractContextManager[object]
+    found = _dynamo_config.patch(optimize_ddp=False)
+    return found
 
 
 def source_of(node: fx.Node) -> str:
