@@ -26,6 +26,9 @@ SHARED: Final = (
     "bench/remat/steps.py",
     "tests/zoo/case.py",
     "tests/zoo/images.py",
+    "tests/zoo/sequences.py",
+    "tests/zoo/signals.py",
+    "tests/zoo/text.py",
 )
 """Files that every cell depends on beside the one that measures it."""
 

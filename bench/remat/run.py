@@ -20,7 +20,7 @@ from typing import Final
 from bench.harness import ROOT
 from bench.remat.records import is_current
 
-PARTS: Final = ("selection", "planning", "emitted", "peers", "memory")
+PARTS: Final = ("selection", "planning", "emitted", "zoo", "peers", "memory")
 """Modules of this folder, the short ones first."""
 PATIENCE: Final = 900.0
 """Seconds after which a cell counts as stuck."""

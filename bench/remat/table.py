@@ -221,6 +221,45 @@ def emitted(results: Path = RESULTS) -> str:
     return _page(head, lines, said, found)
 
 
+def zoo(results: Path = RESULTS) -> str:
+    """Return how each model of the zoo is fitted into 70 % of its activations.
+
+    Args:
+        results: folder of all results.
+    """
+    found = read_part("zoo", results)
+    lines = []
+    for record in found:
+        figures, mark = record.figures, _mark(record)
+        plain, peak = record.number("plain_peak"), record.number("peak")
+        predicted = record.number("predicted_peak")
+        wrong = as_table(figures["different"])
+        reached = peak <= record.number("budget") and not figures["refusal"]
+        lines.append(
+            [
+                record.name,
+                str(figures["rows"]),
+                str(figures["path"]),
+                format_bytes(plain),
+                _held(f"{peak / plain:.1%}", reached) + mark,
+                "=" if predicted == peak else f"{predicted / peak - 1:+.2%}",
+                f"{record.number('predicted_overhead'):.1%}{mark}",
+                f"{record.number('overhead'):+.1%}{mark}",
+                f"**{', '.join(wrong)}**" if wrong else "=",
+            ]
+        )
+    head = ["model", "batch", "path", "plain", "peak", "predicted", "computed again", "time"]
+    said = (
+        "Each is fitted into 70 % of the plain step's peak above parameters, buffers and the "
+        "batch. Path: captured as a graph, or eager, operator by operator. Computed again: "
+        "predicted seconds, as a share of the plain step's. Time: measured, of forward and "
+        "backward over the plain ones, processor time of one thread; of a captured step it holds "
+        "what the compiler's graphs save and cost, too. Same: loss, gradients, buffers and the "
+        "state of random numbers of two steps, to the last bit."
+    )
+    return _page([*head, "same"], lines, said, found, left=3)
+
+
 # --- small things ----------------------------------------------------------------------------
 
 
@@ -259,5 +298,6 @@ TABLES: Final[dict[str, Callable[[Path], str]]] = {
     "remat-selection": selection,
     "remat-planning": planning,
     "remat-emitted": emitted,
+    "remat-zoo": zoo,
 }
 """The tables by the name that a page calls them by."""
