@@ -113,7 +113,7 @@ def test_what_was_not_run_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_page_of_a_technique_shows_its_table(name: str) -> None:
     page = ROOT / "docs" / "papers" / f"{name}.md"
-    assert render.asked(page.read_text("utf-8")) == [f"technique-{name}"]
+    assert render.asked(page.read_text("utf-8"))[:1] == [f"technique-{name}"]
 
 
 # --- what is measured ------------------------------------------------------------------------
