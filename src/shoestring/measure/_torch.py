@@ -178,16 +178,18 @@ class DispatchMode(TorchDispatchMode):
 
     def __enter__(self) -> Self:
         """Begin to see operators."""
+        enter: Callable[[], object] = super().__enter__
         with _MODES_LOCK:
-            super().__enter__()  # type: ignore[no-untyped-call]
+            enter()
             _MODES_ENTERED.append(self)
             self._tell()
         return self
 
     def __exit__(self, *raised: object) -> None:
         """See no more of them."""
+        leave: Callable[..., object] = super().__exit__
         with _MODES_LOCK:
-            super().__exit__(*raised)  # type: ignore[no-untyped-call]
+            leave(*raised)
             _MODES_ENTERED.remove(self)
             self._tell()
 
