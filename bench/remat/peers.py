@@ -214,17 +214,15 @@ def _every() -> Iterator[tuple[str, Comparison]]:
             hugging_face,
         ),
     )
-    for share in (0.7, 0.5, 0.2):
-        yield (
-            f"budget-gpt-{round(100 * share)}",
-            Comparison(
-                f"GPT, {shape}, no dropout",
-                f"torch's memory budget {share}",
-                _small(0.0),
-                words,
-                budgeted(share),
-            ),
-        )
+    others = {
+        "checkpoint-gpt-1": ("torch.utils.checkpoint, each block", checkpointed(1)),
+        "checkpoint-gpt-2": ("torch.utils.checkpoint, every second block", checkpointed(2)),
+        "budget-gpt-70": ("torch's memory budget 0.7", budgeted(0.7)),
+        "budget-gpt-50": ("torch's memory budget 0.5", budgeted(0.5)),
+        "budget-gpt-20": ("torch's memory budget 0.2", budgeted(0.2)),
+    }
+    for cell, (peer, change) in others.items():
+        yield cell, Comparison(f"GPT, {shape}, no dropout", peer, _small(0.0), words, change)
     yield (
         "budget-gpt-dropout",
         Comparison(

@@ -260,6 +260,30 @@ def test_a_cell_that_fails_does_not_keep_the_others(
     assert f"selection/{done[0]} failed" in capsys.readouterr().err
 
 
+def test_the_picture_holds_what_torch_offers_on_its_model(tmp_path: Path) -> None:
+    pytest.importorskip("altair")
+    from bench.remat import picture
+    from bench.remat.peers import CELLS, COMPARISONS
+
+    made_with = records.sources("peers")
+    for place, name in enumerate(CELLS):
+        compared = COMPARISONS[name]
+        figures = {"model": compared.model, "peer": compared.peer, "peer_peak": 100 + place}
+        if name == picture.CELL:
+            figures["error"] = "RuntimeError: it does not run"
+        figures |= {"peer_overhead": 0.25}
+        records.write("peers", name, figures, made_with=made_with, place=place, results=tmp_path)
+    found = picture.others(records.read_part("peers", tmp_path))
+    assert {other.overhead for other in found} == {0.25}
+    assert [other.name for other in found] == [
+        "checkpoint, each block",
+        "checkpoint, every second block",
+        "torch's memory budget 0.7",
+        "torch's memory budget 0.2",
+    ]
+    assert found[0].peak == 100 + CELLS.index("checkpoint-gpt-1") - steps.SCALARS
+
+
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(SystemExit):
         run.main(["everything"])

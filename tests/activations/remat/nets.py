@@ -38,6 +38,19 @@ class Attending(nn.Module):
         return out
 
 
+class Feeding(nn.Module):
+    """A block whose dropout is read through views, by a product of three dimensions."""
+
+    def __init__(self, width: int, p: float) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.drop = nn.Dropout(p)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = x + self.narrow(self.drop(F.relu(self.wide(x))))
+        return out
+
+
 class WithLoss(nn.Module):
     """A network that returns its loss, so that nothing of the step lies outside of it."""
 
@@ -54,6 +67,11 @@ def transformer(p: float = 0.5, *, depth: int = 2, width: int = 32) -> nn.Module
     """Return a small Transformer."""
     blocks = [Attending(width, p) for _ in range(depth)]
     return nn.Sequential(nn.Linear(8, width), *blocks, nn.Linear(width, 8))
+
+
+def feeding(p: float = 0.5) -> nn.Module:
+    """Return a stack of layers with dropout before their second product."""
+    return nn.Sequential(nn.Linear(8, 32), Feeding(32, p), Feeding(32, p), nn.Linear(32, 8))
 
 
 def convolutional() -> nn.Module:

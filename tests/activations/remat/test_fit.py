@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shoestring.activations.remat import fit, pareto, remove, schedule, schedules
+from shoestring.activations.remat.outside import outside_bytes
 from shoestring.core.errors import InfeasibleError, RefusedError
 from shoestring.measure.tracing.allocator import measure_step, standing
 from tests.activations.remat.nets import WithLoss, convolutional, image, sequence, transformer
@@ -79,6 +80,20 @@ def test_a_loss_outside_of_the_model_counts() -> None:
     measured = measure_step(step, roots=lambda: [*model.parameters(), x])
     assert measured.peak - measured.static <= schedule.budget + 8
     assert measured.peak - measured.static == pytest.approx(schedule.peak, rel=0.05)
+
+
+class Telling(Words):
+    """One that returns what its scores are made of, too."""
+
+    def forward(self, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = self.body(self.words(ids))
+        return {"hidden": hidden, "scores": self.head(hidden)}
+
+
+def test_the_backward_between_two_outputs_is_the_models_own() -> None:
+    scores = outside_bytes(Words(), ids(), likelihood)
+    both = outside_bytes(Telling(), ids(), lambda out, x: likelihood(out["scores"], x))
+    assert both == scores
 
 
 def test_gradients_are_those_of_the_plain_model() -> None:

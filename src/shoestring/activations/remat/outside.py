@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.autograd.graph import get_gradient_edge
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from shoestring.activations.remat.capture._torch import storage_key
 from shoestring.core.trace import Kind
@@ -43,6 +43,7 @@ def outside_bytes(model: nn.Module, batch: Batch, loss: Loss | None = None) -> i
         while given:  # nothing here may keep an output
             tracer.register(given[-1], Kind.BATCH)
             edges.append(get_gradient_edge(given.pop()))
+        edges = _last(edges)
         with tracer:
             value = scalar_loss(output, shapes, loss)[0]
             del output
@@ -51,6 +52,18 @@ def outside_bytes(model: nn.Module, batch: Batch, loss: Loss | None = None) -> i
     trace = tracer.trace(rows=1, steady=False)
     tracer.close()
     return max(0, trace.peak - known)
+
+
+def _last(edges: Sequence[GradientEdge]) -> list[GradientEdge]:
+    """Return the edges that lie behind no other: beyond those the model's own backward begins."""
+    behind: set[Node] = set()
+    waiting = [node for edge in edges for node, _ in edge.node.next_functions]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in behind:
+            behind.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return [edge for edge in edges if edge.node not in behind]
 
 
 def _fields(output: object) -> object:

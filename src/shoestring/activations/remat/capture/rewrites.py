@@ -119,8 +119,10 @@ def split_dropout(graph: fx.Graph, node: fx.Node) -> None:
     scale = 1.0 / (1.0 - probability) if probability < 1 else 0.0
     with graph.inserting_after(max(parts[0], parts[1])):  # the later one
         again = graph.call_function(dropout_from_mask, (node.args[0], parts[1], scale))
-    again.meta["val"] = torch.empty_like(parts[0].meta["val"])
+    again.meta["val"] = parts[0].meta["val"]  # whose storage the views of it share
     again.meta["partitioner_tag"] = node.meta.get("partitioner_tag")
+    parts[0].meta["val"] = torch.empty_like(again.meta["val"])
+    node.meta["val"] = (parts[0].meta["val"], *node.meta["val"][1:])
     parts[0].replace_all_uses_with(again)
 
 
