@@ -43,7 +43,7 @@ def measure(name: str) -> Figures:
     for budget in TORCH_BUDGETS:
         theirs = recomputed_by(joint, choose(budget))
         kept, seconds = closure_cost(graph, theirs)
-        ours = solve_saved(swept, kept)
+        ours = solve_saved(swept, kept, tolerance=1e-9)
         peak = simulate(graph, closure_order(graph, theirs)).peak
         within = solve_peak(swept, peak)
         rows.append(

@@ -160,8 +160,8 @@ def planning(results: Path = RESULTS) -> str:
         "torch's choice at its budget 0.5, priced by FLOPs, with nothing known of the machine. "
         "Another budget: on the same graph. Same choice: within the bytes that torch's choice "
         "keeps, which is all that torch's budget bounds, and not within a peak. All over torch's "
-        "time at its budget 0.5. The last: `fit` from call to ready over compiling the same step "
-        'with `backend="aot_eager"`.'
+        "time at its budget 0.5. The last: `fit` from call to ready, its self-check included, over "
+        'compiling the same step with `backend="aot_eager"`.'
     )
     return _page(head, lines, said, found)
 
