@@ -23,6 +23,7 @@ from bench.harness import (
     source_hash,
     write_result,
 )
+from bench.remat import records as remat_records
 from shoestring.core.errors import InputError
 
 FOREIGN = {
@@ -34,6 +35,7 @@ FOREIGN = {
     records.SCHEMA,
     flopco.SCHEMA,
     roofline_table.SCHEMA,
+    remat_records.SCHEMA,
 }
 """Schemas of results that have a format of their own."""
 
