@@ -19,6 +19,8 @@ from torch import nn
 
 from shoestring.core.errors import InfeasibleError
 from shoestring.measure.tracing.allocator import measure_step, standing, steady_step
+from shoestring.measure.tracing.fake import Batch
+from shoestring.measure.tracing.step import call_model
 
 SCALARS: Final = 8
 """Bytes outside of the model: the loss that the caller holds, and the one that backward begins
@@ -33,26 +35,31 @@ class Side:
 
     Attributes:
         model: returns its loss.
-        batch: by position.
+        batch: as the model takes it.
     """
 
     model: nn.Module
-    batch: tuple[torch.Tensor, ...]
+    batch: Batch
 
     def step(self) -> None:
         """Run forward and backward; the gradients are freed."""
-        self.model(*self.batch).backward()
+        self._loss().backward()
         self.model.zero_grad()
 
     def outcome(self) -> dict[str, list[torch.Tensor]]:
         """Run forward and backward from a fixed seed; return copies of all that it changes."""
         torch.manual_seed(0)
-        loss = self.model(*self.batch)
+        loss = self._loss()
         loss.backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.model.zero_grad()
         buffers = [buffer.detach().clone() for buffer in self.model.buffers()]
         return {"loss": [loss.detach()], "gradients": gradients, "buffers": buffers}
+
+    def _loss(self) -> torch.Tensor:
+        loss = call_model(self.model, self.batch)
+        assert isinstance(loss, torch.Tensor)
+        return loss
 
     def peak(self) -> int:
         """Return the peak of forward and backward above parameters, buffers and the batch."""

@@ -15,15 +15,21 @@ from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
 
 from bench.remat.records import Figures
-from bench.remat.steps import SCALARS, differences, fresh_cache, least_of, overhead, take_turns
+from bench.remat.steps import (
+    SCALARS,
+    Side,
+    differences,
+    fresh_cache,
+    least_of,
+    overhead,
+    take_turns,
+)
 from shoestring.activations.remat.fitting import AnySchedule, fit
 from shoestring.core.errors import InfeasibleError
-from shoestring.measure.tracing.allocator import measure_step, standing
 from shoestring.measure.tracing.step import StepOptions, forward_loss
-from tests.zoo import ZOO, Batch, Case
+from tests.zoo import ZOO, Case
 
 SHARE: Final = "70%"
 SECONDS: Final = 4.0
@@ -34,17 +40,13 @@ CELLS: Final = tuple(case.name for case in ZOO)
 
 
 @dataclasses.dataclass(frozen=True)
-class Steps:
+class Steps(Side):
     """A model of the zoo with its batch.
 
     Attributes:
-        model: in training mode.
-        batch: as the model takes it.
         case: tells the loss.
     """
 
-    model: nn.Module
-    batch: Batch
     case: Case
 
     def run(self) -> torch.Tensor:
@@ -71,11 +73,6 @@ class Steps:
         found["buffers"] = [buffer.detach().clone() for buffer in self.model.buffers()]
         found["random numbers"] = [torch.get_rng_state()]
         return found
-
-    def peak(self) -> int:
-        """Return the peak of forward and backward above parameters, buffers and the batch."""
-        measured = measure_step(self.step, roots=lambda: standing(self.model, self.batch))
-        return measured.peak - measured.static
 
 
 def measure(name: str) -> Figures:

@@ -51,6 +51,23 @@ class Feeding(nn.Module):
         return out
 
 
+class Shifting(nn.Module):
+    """A block that adds a buffer, read through a view, and changes it."""
+
+    shift: torch.Tensor
+
+    def __init__(self, width: int, length: int) -> None:
+        super().__init__()
+        self.wide = nn.Linear(width, width)
+        self.register_buffer("shift", torch.randn(length * width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shifted: torch.Tensor = F.gelu(self.wide(x) + self.shift.view(x.shape[1:]))
+        with torch.no_grad():
+            self.shift.mul_(0.5)
+        return shifted
+
+
 class WithLoss(nn.Module):
     """A network that returns its loss, so that nothing of the step lies outside of it."""
 
@@ -72,6 +89,11 @@ def transformer(p: float = 0.5, *, depth: int = 2, width: int = 32) -> nn.Module
 def feeding(p: float = 0.5) -> nn.Module:
     """Return a stack of layers with dropout before their second product."""
     return nn.Sequential(nn.Linear(8, 32), Feeding(32, p), Feeding(32, p), nn.Linear(32, 8))
+
+
+def shifting() -> nn.Module:
+    """Return layers that change their buffers."""
+    return nn.Sequential(nn.Linear(8, 32), Shifting(32, 32), Shifting(32, 32), nn.Linear(32, 8))
 
 
 def convolutional() -> nn.Module:
@@ -138,18 +160,16 @@ def plain(graph: Graph) -> tuple[int, ...]:
 
 def everything(graph: Graph) -> tuple[int, ...]:
     """Choose to compute again whatever may be."""
-    return lazily(graph, {k for k in range(graph.border) if graph.nodes[k].repeatable})
+    return lazily(graph, graph.repeatable)
 
 
 def all_but_draws(graph: Graph) -> tuple[int, ...]:
     """Choose to keep masks and to compute again all else that may be."""
-    nodes = enumerate(graph.nodes[: graph.border])
-    return lazily(
-        graph, {k for k, node in nodes if node.repeatable and node.kind != "native_dropout"}
-    )
+    draws = {k for k, node in enumerate(graph.nodes) if node.kind == "native_dropout"}
+    return lazily(graph, graph.repeatable - draws)
 
 
-def lazily(graph: Graph, again: set[int]) -> tuple[int, ...]:
+def lazily(graph: Graph, again: frozenset[int]) -> tuple[int, ...]:
     """Return the order in which some nodes run again, each before the first that needs it."""
     order = list(range(graph.border + 1))
     there = set(graph.held) | set(graph.nodes[graph.border].makes)
@@ -180,7 +200,7 @@ def each_time(graph: Graph) -> tuple[int, ...]:
         wanted, needed = list(graph.nodes[node].reads), set()
         while wanted:
             maker = graph.maker[wanted.pop()]
-            if 0 <= maker < graph.border and graph.nodes[maker].repeatable and maker not in needed:
+            if maker in graph.repeatable and maker not in needed:
                 needed.add(maker)
                 wanted += graph.nodes[maker].reads
         order += [*sorted(needed), node]

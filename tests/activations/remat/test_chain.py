@@ -25,7 +25,7 @@ from tests.oracles.rotor import block_graphs, differentiated_in_place
 
 def by_price(graph: Graph) -> Iterator[frozenset[int]]:
     """For each price of a byte, the nodes whose results cost less to make than to keep."""
-    can = [node for node in range(graph.border) if graph.nodes[node].repeatable]
+    can = sorted(graph.repeatable)
     price = {
         node: graph.nodes[node].seconds / max(graph.sizes(graph.nodes[node].makes), 1)
         for node in can
@@ -35,7 +35,7 @@ def by_price(graph: Graph) -> Iterator[frozenset[int]]:
 
 
 def every_set(graph: Graph) -> Iterator[frozenset[int]]:
-    can = [node for node in range(graph.border) if graph.nodes[node].repeatable]
+    can = sorted(graph.repeatable)
     for count in range(len(can) + 1):
         yield from map(frozenset, itertools.combinations(can, count))
 

@@ -24,6 +24,7 @@ from tests.activations.remat.nets import (
     image,
     plain,
     sequence,
+    shifting,
     transformer,
 )
 
@@ -32,6 +33,7 @@ NETWORKS = {
     "dropout 0.1": (transformer(0.1), sequence()),
     "no dropout": (transformer(0.0), sequence()),
     "dropout through views": (feeding(), sequence()),
+    "buffers that change, through views": (shifting(), sequence()),
     "batch normalisation": (convolutional(), image()),
 }
 

@@ -31,7 +31,7 @@ def orders(draw: st.DrawFn, *, most: int = 7) -> tuple[Graph, tuple[int, ...]]:
     assert lean is not None
     if draw(st.booleans()):
         return graph, lean
-    can = [k for k in range(graph.border) if graph.nodes[k].repeatable]
+    can = sorted(graph.repeatable)
     return graph, closure_order(graph, frozenset(k for k in can if draw(st.booleans())))
 
 

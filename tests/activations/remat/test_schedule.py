@@ -68,7 +68,7 @@ def test_the_plain_step_has_nothing_to_tell() -> None:
 
 @given(graphs(), st.data())
 def test_the_timeline_is_the_simulation_over_time(graph: Graph, data: st.DataObject) -> None:
-    free = [k for k in range(graph.border) if graph.nodes[k].repeatable]
+    free = sorted(graph.repeatable)
     schedule = repeating(graph, frozenset(k for k in free if data.draw(st.booleans())))
     line = timeline(graph, schedule.order)
     assert line.bytes == schedule.run.bytes_during
@@ -85,7 +85,7 @@ def test_the_timeline_is_the_simulation_over_time(graph: Graph, data: st.DataObj
 def test_the_stretches_hold_all_that_is_computed_again(
     graph: Graph, count: int, data: st.DataObject
 ) -> None:
-    free = [k for k in range(graph.border) if graph.nodes[k].repeatable]
+    free = sorted(graph.repeatable)
     schedule = repeating(graph, frozenset(k for k in free if data.draw(st.booleans())))
     found = places(graph, schedule.order, count)
     whole = sum(node.seconds for node in graph.nodes[: graph.border])

@@ -37,7 +37,7 @@ def backend(
     Args:
         activations: peak of forward and backward above parameters, buffers and inputs, gradients
             included: a size, or a percentage of the plain order's, of each graph.
-        solver: ``auto``, ``closure``, ``rotor``, ``checkmate`` or ``dtr``.
+        solver: ``auto``, ``closure``, ``rotor``, ``checkmate``, ``hilp`` or ``dtr``.
         cost: how seconds are told: ``measure``, ``flops`` or ``roofline``.
         time_limit: seconds for the solver, for each graph.
 

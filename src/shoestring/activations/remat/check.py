@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from shoestring.activations.remat.check_bytes import bytes_of_check
-from shoestring.activations.remat.check_calls import Call, calls_of_blocks, fields, first_rows
+from shoestring.activations.remat.check_calls import Call, calls_of_blocks, first_rows
 from shoestring.activations.remat.check_state import unchanged
 from shoestring.core.errors import RefusedError, ShoestringError
 from shoestring.core.units import format_bytes
 from shoestring.measure.rng import rng_untouched
 from shoestring.measure.tracing.blocks import Named, repeated_blocks
-from shoestring.measure.tracing.fake import Batch, tensors_in
+from shoestring.measure.tracing.fake import Batch, output_tensors
 
 Wrap: TypeAlias = Callable[[nn.Module], Callable[..., object]]
 Outcome: TypeAlias = Mapping[str, torch.Tensor | None]
@@ -212,7 +212,7 @@ def _outcome(block: nn.Module, call: Call, wrap: Wrap) -> Outcome:
     with rng_untouched(), unchanged(block) as changes, torch.enable_grad(), _quiet():
         function = wrap(block)
         given = call.fresh()
-        results = list(tensors_in(fields(function(*given.args, **given.kwargs))))
+        results = list(output_tensors(function(*given.args, **given.kwargs)))
         found |= {f"random state after forward ({k})": t for k, t in _random_states().items()}
         open_ends = [t for t in results if t.requires_grad]
         sources = dict(given.leaves)

@@ -8,10 +8,16 @@ import torch
 from torch import nn
 
 from shoestring.activations.remat.capture._torch import storage_key
-from shoestring.activations.remat.check_calls import Call, fields
+from shoestring.activations.remat.check_calls import Call
 from shoestring.core.trace import Kind
 from shoestring.measure.rng import rng_untouched
-from shoestring.measure.tracing.fake import Faker, fake_mode, model_tensors, tensors_in
+from shoestring.measure.tracing.fake import (
+    Faker,
+    fake_mode,
+    model_tensors,
+    output_tensors,
+    tensors_in,
+)
 from shoestring.measure.tracing.tracer import Tracer
 from shoestring.measure.tracing.workspace import WorkspaceProbe
 
@@ -61,7 +67,7 @@ def _run(twin: nn.Module, call: Call, shapes: tuple[torch.Tensor, ...]) -> list[
         else:
             passed.append(shape.clone())
     args, kwargs = call.filled(passed)
-    results = list(tensors_in(fields(twin(*args, **kwargs))))
+    results = list(output_tensors(twin(*args, **kwargs)))
     ends = [t for t in results if t.requires_grad]
     sources = [*leaves, *(p for p in twin.parameters() if p.requires_grad)]
     if not (ends and sources):

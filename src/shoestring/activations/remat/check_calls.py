@@ -144,16 +144,6 @@ def calls_of_blocks(model: nn.Module, batch: Batch, blocks: Sequence[Named]) -> 
     return taken.result
 
 
-def fields(output: object) -> object:
-    """Return what a block returned as a container: an object's attributes by name.
-
-    Args:
-        output: of a block.
-    """
-    containers = (torch.Tensor, Mapping, tuple, list)
-    return output if isinstance(output, containers) else getattr(output, "__dict__", output)
-
-
 def _dropped(tensor: torch.Tensor) -> None:
     return None
 

@@ -35,8 +35,7 @@ def compute_all_again(graph: Graph) -> Schedule:
     Args:
         graph: the operations.
     """
-    again = frozenset(k for k in range(graph.border) if graph.nodes[k].repeatable)
-    order = closure_order(graph, again)
+    order = closure_order(graph, graph.repeatable)
     run = simulate(graph, order)
     answer = Answer(order, run.peak, run.seconds, graph.seconds, "all", complete=True)
     return Schedule(graph, answer, run.peak)

@@ -84,6 +84,11 @@ class Graph:
                 readers[value].append(index)
         return tuple(map(tuple, readers))
 
+    @cached_property
+    def repeatable(self) -> frozenset[int]:
+        """The nodes that may run again: of the forward, and giving the same each time."""
+        return frozenset(k for k in range(self.border) if self.nodes[k].repeatable)
+
     @property
     def seconds(self) -> float:
         """Seconds of all nodes, each run once."""

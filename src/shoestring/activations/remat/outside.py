@@ -11,7 +11,14 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from shoestring.activations.remat.capture._torch import storage_key
 from shoestring.core.trace import Kind
 from shoestring.measure.rng import rng_untouched
-from shoestring.measure.tracing.fake import Batch, Faker, fake_mode, model_tensors, tensors_in
+from shoestring.measure.tracing.fake import (
+    Batch,
+    Faker,
+    fake_mode,
+    model_tensors,
+    output_tensors,
+    tensors_in,
+)
 from shoestring.measure.tracing.step import Loss, call_model, scalar_loss
 from shoestring.measure.tracing.tracer import Tracer
 from shoestring.measure.tracing.workspace import WorkspaceProbe
@@ -37,7 +44,7 @@ def outside_bytes(model: nn.Module, batch: Batch, loss: Loss | None = None) -> i
         for tensor in tensors_in(shapes):
             tracer.register(tensor, Kind.BATCH)
         output = call_model(twin, shapes)
-        given = [t for t in tensors_in(_fields(output)) if t.requires_grad]
+        given = [t for t in output_tensors(output) if t.requires_grad]
         known = _bytes([*given, *tensors_in(shapes)])
         edges = []
         while given:  # nothing here may keep an output
@@ -64,11 +71,6 @@ def _last(edges: Sequence[GradientEdge]) -> list[GradientEdge]:
             behind.add(node)
             waiting += [following for following, _ in node.next_functions]
     return [edge for edge in edges if edge.node not in behind]
-
-
-def _fields(output: object) -> object:
-    plain = isinstance(output, (torch.Tensor, dict)) or not hasattr(output, "__dict__")
-    return output if plain else vars(output)
 
 
 def _bytes(tensors: Sequence[torch.Tensor]) -> int:

@@ -7,6 +7,7 @@ model, and an 8B model costs no memory. Every storage keeps its size and its sha
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias, TypeVar, cast
 
@@ -184,6 +185,22 @@ def tensors_in(tree: object, depth: int = 6) -> Iterator[torch.Tensor]:
     elif depth and isinstance(tree, (list, tuple, set, frozenset)):
         for value in tree:
             yield from tensors_in(value, depth - 1)
+
+
+def output_tensors(output: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors of what a module returned: in containers, or an object's attributes.
+
+    Args:
+        output: of a module; an object such as of a data class counts by its attributes.
+    """
+    containers = (torch.Tensor, Mapping, list, tuple, set, frozenset)
+    yield from tensors_in(output if isinstance(output, containers) else _attributes(output))
+
+
+def _attributes(output: object) -> object:
+    if dataclasses.is_dataclass(output):
+        return [getattr(output, field.name) for field in dataclasses.fields(output)]
+    return getattr(output, "__dict__", {})
 
 
 def model_tensors(model: nn.Module, without: Iterable[nn.Module] = ()) -> Iterator[torch.Tensor]:

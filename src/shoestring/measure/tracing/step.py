@@ -15,7 +15,7 @@ from shoestring.core.errors import InputError
 from shoestring.core.machine import Machine
 from shoestring.core.trace import Kind, Phase, Trace
 from shoestring.measure.tracing.blocks import repeated_blocks
-from shoestring.measure.tracing.fake import Batch, OnCpu, tensors_in
+from shoestring.measure.tracing.fake import Batch, OnCpu, output_tensors, tensors_in
 from shoestring.measure.tracing.tracer import Tracer
 from shoestring.measure.tracing.workspace import WorkspaceProbe
 
@@ -102,7 +102,7 @@ def _own_loss(output: object) -> tuple[torch.Tensor, bool]:
         return own, False
     if isinstance(output, torch.Tensor) and output.numel() == 1:
         return output, False
-    found = [t for t in tensors_in(_fields(output)) if t.is_floating_point() or t.is_complex()]
+    found = [t for t in output_tensors(output) if t.is_floating_point() or t.is_complex()]
     found = [t for t in found if t.numel() and (t.requires_grad or not torch.is_grad_enabled())]
     if not found:
         raise InputError(
@@ -111,12 +111,6 @@ def _own_loss(output: object) -> tuple[torch.Tensor, bool]:
         )
     parts = [torch.view_as_real(t) if t.is_complex() else t for t in found]
     return torch.stack([t.float().mean() for t in parts]).sum(), True
-
-
-def _fields(output: object) -> object:
-    if dataclasses.is_dataclass(output) and not isinstance(output, (type, Mapping)):
-        return [getattr(output, field.name) for field in dataclasses.fields(output)]
-    return output
 
 
 def forward_loss(model: nn.Module, batch: Batch, options: StepOptions) -> tuple[torch.Tensor, bool]:

@@ -57,11 +57,13 @@ def keep_what_changes(graph: fx.Graph, outputs: JointOutputs) -> None:
     places = graph.find_nodes(op="placeholder")
     for changed in outputs.changed:
         readers = [node for node in changed.users if not _only_returned(node, returned)]
-        if not readers or not isinstance(changed.meta["val"], torch.Tensor):
+        value = changed.meta["val"]
+        if not readers or not isinstance(value, torch.Tensor):
             continue
         with graph.inserting_after(places[-1]):
             copy = graph.call_function(aten.clone.default, (changed,))
-        copy.meta["val"] = torch.empty_like(changed.meta["val"])
+        copy.meta["val"] = value  # whose storage the views of it share
+        changed.meta["val"] = torch.empty_like(value)
         for reader in readers:
             reader.replace_input_with(changed, copy)
 

@@ -82,12 +82,8 @@ def smallest(trace: Trace, machine: Machine) -> Choice:
     """
     found = Search(trace, machine)
     for graph in _families(found.step.graph, long=found.long):
-        found.look_at(_all(graph))
+        found.look_at(graph.repeatable)
     return min([found.plain, *found.choices()], key=lambda choice: choice.peak)
-
-
-def _all(graph: Graph) -> frozenset[int]:
-    return frozenset(k for k in range(graph.border) if graph.nodes[k].repeatable)
 
 
 def search(trace: Trace, machine: Machine) -> Search:

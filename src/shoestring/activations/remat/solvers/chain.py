@@ -240,9 +240,8 @@ class _Cook:
         self._after = graph.results | block.shared | (block.inputs if block.clings else frozenset())
 
     def recipe(self, points: Points, choices: int) -> Recipe:
-        every = frozenset(n for n in range(self.graph.border) if self.graph.nodes[n].repeatable)
         given = _thinned(self.graph, {frozenset(nodes) for nodes in points(self.graph)}, choices)
-        chosen = [frozenset[int](), every, *given]
+        chosen = [frozenset[int](), self.graph.repeatable, *given]
         orders = list(dict.fromkeys(closure_order(self.graph, nodes) for nodes in chosen))
         if self.block.last:
             solos = _best([(self._turn(order), order) for order in orders])

@@ -132,7 +132,7 @@ class StagedModel:
             if graph.maker[value] >= stage or not self._wanted(stage, value):
                 continue
             surely = any(j >= stage and self._punctual[j] for j in graph.readers[value])
-            if not _may_repeat(graph, graph.maker[value]) and (surely or value in graph.results):
+            if graph.maker[value] not in graph.repeatable and (surely or value in graph.results):
                 self.kept[stage, value] = ALWAYS
             else:
                 self.kept[stage, value] = programme.column(integral=True)
@@ -208,10 +208,6 @@ class StagedModel:
         return tuple(int(node) for row in self.runs for node in np.flatnonzero(chosen[row]))
 
 
-def _may_repeat(graph: Graph, node: int) -> bool:
-    return node < graph.border and graph.nodes[node].repeatable
-
-
 def _punctual(graph: Graph) -> list[bool]:
     """Return whether each node runs in its own stage in any case.
 
@@ -220,7 +216,7 @@ def _punctual(graph: Graph) -> list[bool]:
     """
     punctual = [False] * len(graph.nodes)
     for node in reversed(range(len(graph.nodes))):
-        punctual[node] = not _may_repeat(graph, node) or (
+        punctual[node] = node not in graph.repeatable or (
             punctual[node + 1]
             and not set(graph.nodes[node].makes).isdisjoint(graph.nodes[node + 1].reads)
         )
@@ -237,7 +233,7 @@ def _useful_again(graph: Graph) -> npt.NDArray[np.bool_]:
     for stage in range(count):
         for node in reversed(range(min(stage + 1, graph.border))):
             useful[stage, node] = node == stage or (
-                _may_repeat(graph, node)
+                node in graph.repeatable
                 and any(
                     value in graph.results
                     or any(j >= stage or useful[stage, j] for j in graph.readers[value])

@@ -295,7 +295,7 @@ def _border_bytes(graph: Graph) -> int:
         for value in dict.fromkeys(border.reads)
         if graph.maker[value] >= 0
         and value not in needed
-        and not any(k < graph.border and graph.nodes[k].repeatable for k in graph.readers[value])
+        and graph.repeatable.isdisjoint(graph.readers[value])
     ]
     return graph.sizes(border.makes) + graph.sizes(gone) + border.workspace
 

@@ -159,8 +159,11 @@ class _Run:
     def _may_go(self, value: int) -> bool:
         """Whether a value may be evicted: it can be made again, and is worth it."""
         graph, maker = self._graph, self._graph.maker[value]
-        can = 0 <= maker < graph.border and graph.nodes[maker].repeatable
-        return can and value not in graph.results and graph.values[value].size > 0
+        return (
+            maker in graph.repeatable
+            and value not in graph.results
+            and graph.values[value].size > 0
+        )
 
     def _evict(self, value: int) -> None:
         self._drop(value)
@@ -229,7 +232,7 @@ def _ending(graph: Graph) -> dict[int, list[int]]:
                 continue
             last[value] = max([index, *graph.readers[value]])
             for reader in graph.readers[value]:
-                if reader < graph.border and graph.nodes[reader].repeatable:
+                if reader in graph.repeatable:
                     last[value] = max([last[value], *(last[w] for w in graph.nodes[reader].makes)])
             ending.setdefault(last[value], []).append(value)
     return ending

@@ -270,7 +270,7 @@ class _Coarsening:
         """Return sets of nodes that backward runs again: none, all, and some between."""
         local = self._local(forward, backward)
         if local not in self._found:
-            every = frozenset(k for k in range(local.border) if local.nodes[k].repeatable)
+            every = local.repeatable
             given = {frozenset(nodes) for nodes in self._points(local)} - {frozenset(), every}
             byte = {nodes: closure_cost(local, nodes)[0] for nodes in given}
             ordered = sorted(given, key=lambda nodes: (byte[nodes], sorted(nodes)))
@@ -310,7 +310,7 @@ class _Coarsening:
         inside = [*forward, self.graph.border, *backward]
         # what the top keeps is there: to make it again is another run of the forward
         free = {k for k in again if not self._gives(k)}
-        order = closure_order(local, {k - forward.start for k in free} & _able(local))
+        order = closure_order(local, {k - forward.start for k in free} & local.repeatable)
         back = tuple(inside[k] for k in order[order.index(local.border) + 1 :])
         made: set[int] = set()
         kept: set[int] = set()
@@ -421,7 +421,3 @@ class _Coarsening:
             min(way.workspace for way in ways),
             can,
         )
-
-
-def _able(local: Graph) -> set[int]:
-    return {k for k in range(local.border) if local.nodes[k].repeatable}

@@ -36,8 +36,7 @@ class Tables:
         self.sizes[list(graph.held)] = 0
         self.seconds = [node.seconds for node in graph.nodes]
         self.workspaces: Counts = np.array([node.workspace for node in graph.nodes], np.int64)
-        can = [k < graph.border and node.repeatable for k, node in enumerate(graph.nodes)]
-        self.again = np.array([maker >= 0 and can[maker] for maker in graph.maker], np.bool_)
+        self.again = np.array([maker in graph.repeatable for maker in graph.maker], np.bool_)
         # of each node: what it reads, as 2 v, and what it makes, as 2 v + 1
         rows = [
             [2 * v for v in dict.fromkeys(node.reads) if v not in graph.held]

@@ -276,8 +276,7 @@ def lean_order(graph: Graph, *, most: int) -> tuple[int, ...] | None:
         waiting, needed = [*graph.nodes[index].reads], set[int]()
         while waiting:
             maker = graph.maker[waiting.pop()]
-            can = 0 <= maker < graph.border and graph.nodes[maker].repeatable
-            if can and maker not in needed:
+            if maker in graph.repeatable and maker not in needed:
                 needed.add(maker)
                 waiting += graph.nodes[maker].reads
         order += [*sorted(needed), index]
