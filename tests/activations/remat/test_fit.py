@@ -225,6 +225,28 @@ def test_what_cannot_be_captured_is_computed_again_without(kind: type[nn.Module]
     assert "forward" not in model.__dict__
 
 
+class Narrowing(nn.Module):
+    """A block of another width each time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width - 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = F.gelu(self.linear(x))
+        return out
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_blocks_and_models_of_one_class_are_captured_however_many(*, check: bool) -> None:
+    most = torch._dynamo.config.recompile_limit
+    x = torch.ones(64, 40)
+    for _ in range(2 if check else most + 1):
+        network = nn.Sequential(*(Narrowing(40 - k) for k in range(most + 1 if check else 3)))
+        made = fit(WithLoss(network), x, activations="80%", cost="flops", check=check)
+        assert (made.path, made.why) == ("captured", "")
+
+
 def test_the_eager_path_says_the_least_that_fits() -> None:
     with pytest.raises(InfeasibleError, match="the least that was found is") as caught:
         fit(Branching(), sequence(), activations="10%", cost="flops")

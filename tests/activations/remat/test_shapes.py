@@ -53,7 +53,7 @@ def peak(model: nn.Module, x: torch.Tensor) -> int:
 def test_batches_of_other_sizes_take_three_captures() -> None:
     plain = WithLoss(transformer(0.1, depth=1))
     model = copy.deepcopy(plain)
-    schedule = fit(model, sequence(), activations="85%", cost="flops")
+    schedule = fit(model, sequence(), activations="85%", cost="flops", check=False)
     draw = random.Random(0)
     for rows, length in ((8, 8), (4, 16)):  # sizes that are equal, and then are not
         assert same_bits(model, plain, batch(rows, length))

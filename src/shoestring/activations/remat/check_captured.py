@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from shoestring.activations.remat.answer import Answer
+from shoestring.activations.remat.capture._torch import counted_alone
 from shoestring.activations.remat.capture.pricing import Price, Prices
 from shoestring.activations.remat.captured import Schedule
 from shoestring.activations.remat.compiled import RematBackend
@@ -24,7 +25,7 @@ def captured_again(block: nn.Module) -> Callable[..., object]:
     """
     backend = RematBackend(compute_all_again, _alike)
     run: Callable[..., object] = torch.compile(
-        block, backend=backend, fullgraph=True, dynamic=False
+        counted_alone(block), backend=backend, fullgraph=True, dynamic=False
     )
     return run
 

@@ -17,6 +17,7 @@ from shoestring.activations.remat.capture._torch import (
     FailOnRecompileLimitHit,
     TorchDynamoException,
     capturing_whole,
+    counted_alone,
     is_sharded,
 )
 from shoestring.activations.remat.compiled import LargerError, RematBackend
@@ -105,8 +106,9 @@ def scheduled(plain: Forward, backend: RematBackend, fitted: Fitted) -> Forward:
         backend: compiles it.
         fitted: what the model was fitted with.
     """
-    fixed = torch.compile(plain, backend=backend, fullgraph=True, dynamic=False)
-    changing = torch.compile(plain, backend=backend, fullgraph=True, dynamic=True)
+    alone = counted_alone(plain)  # one for both, so that the second knows the first one's sizes
+    fixed = torch.compile(alone, backend=backend, fullgraph=True, dynamic=False)
+    changing = torch.compile(alone, backend=backend, fullgraph=True, dynamic=True)
 
     def run(self: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
         # Sizes as they were fitted have a graph of their own, with the least to check.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias, cast
 
@@ -27,6 +28,7 @@ from torch._functorch._aot_autograd.descriptors import (
 from torch._guards import TracingContext
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx.experimental import _config as _shapes_config
 from torch.fx.graph import _BoxedCodeGen
 
 Compiled: TypeAlias = Callable[[list[object]], object]
@@ -254,11 +256,40 @@ def refuse_second(message: str, gradients: Sequence[torch.Tensor]) -> tuple[torc
     return (made,) if isinstance(made, torch.Tensor) else cast("tuple[torch.Tensor, ...]", made)
 
 
-def capturing_whole() -> contextlib.AbstractContextManager[object]:
-    """Return a context in which DistributedDataParallel's buckets split no graph."""
-    found: contextlib.AbstractContextManager[object]
-    found = _dynamo_config.patch(optimize_ddp=False)
-    return found
+def counted_alone(function: Callable[..., object]) -> Callable[..., object]:
+    """Return a function that does what another does, and whose captures are counted by themselves.
+
+    torch captures a function so and so often, and after that no more. It counts by code, which all
+    models of a class share, and all modules of torch.nn: so a few fits would use up the count.
+
+    Args:
+        function: to be captured.
+    """
+
+    def call(*args: object, **kwargs: object) -> object:
+        return function(*args, **kwargs)
+
+    if not isinstance(function, types.FunctionType):
+        call.__code__ = call.__code__.replace()
+        return call
+    # As it is, and not called by another: sizes are then known by the names of its arguments.
+    code, names = function.__code__.replace(), function.__globals__
+    twin = types.FunctionType(
+        code, names, function.__name__, function.__defaults__, function.__closure__
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+@contextlib.contextmanager
+def capturing_whole() -> Iterator[None]:
+    """In this context DistributedDataParallel's buckets split no graph, and equal sizes may part.
+
+    Else a batch whose sizes happen to be equal takes a graph that serves no other batches.
+    """
+    patch = getattr(_shapes_config, "patch")  # noqa: B009  # made when torch is imported
+    with _dynamo_config.patch(optimize_ddp=False), patch(use_duck_shape=False):
+        yield
 
 
 def source_of(node: fx.Node) -> str:
