@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Final
 
@@ -171,6 +172,20 @@ def skipping(count: int) -> Graph:
     for i in range(count):
         above = sorted({i - 1, i - 4 * (i % 2)} & set(range(i)))
         made.append(tape.op("f", 1 + i % 7, 1.0 + i % 5, [made[k] for k in above]))
+    return tape.graph()
+
+
+def any_shape(seed: int) -> Graph:
+    """Return a graph of at most 25 nodes whose shape, bytes and seconds are drawn.
+
+    Args:
+        seed: of the draw.
+    """
+    draw, tape, made = random.Random(seed), Tape(), list[int]()  # noqa: S311  # no secret
+    for i in range(draw.randint(6, 12)):
+        above = {i - 1, *(draw.randrange(i) for _ in range(draw.randint(0, 2)))} if i else set()
+        inputs = [made[k] for k in sorted(above)]
+        made.append(tape.op("f", draw.randint(1, 9), float(draw.randint(1, 9)), inputs))
     return tape.graph()
 
 

@@ -1,11 +1,12 @@
 """How fast the solvers of rematerialisation are, how much they take, and which of them is best.
 
-    python -m bench.remat_solvers [scale | speed | best] ...
+    python -m bench.remat_solvers [scale | speed | best | near] ...
 
 scale: graphs of ten thousand operations, 96 layers that are equal or no two of which are alike:
 seconds of one core and growth of resident memory, each in a process of its own. speed: each
 solver on a graph of its own kind, against a bar. best: named graphs and budgets, on each of
-which one solver shall find a faster order than every other. All graphs are made here; no model
+which one solver shall find a faster order than every other. near: how often each comes within
+3 % of Checkmate's order, on drawn graphs of at most 25 nodes. All graphs are made here; no model
 is run.
 """
 
@@ -20,7 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bench.harness import Result, make_result, one_thread, source_hash, write_result
-from bench.remat_solver_graphs import chain, linear_net, skipping, transformer, u_net
+from bench.remat_solver_graphs import (
+    any_shape,
+    chain,
+    linear_net,
+    skipping,
+    transformer,
+    u_net,
+)
 from bench.trace_speed import fresh_figures, highest_resident
 from shoestring.activations.remat.answer import OverBudgetError
 from shoestring.activations.remat.graph import Graph
@@ -311,6 +319,48 @@ def _seconds(graph: Graph, budget: int, solver: Solver, time_limit: float) -> fl
         return None
 
 
+# --- near -----------------------------------------------------------------------------------
+
+DRAWN: Final = 40
+"""Graphs that are drawn."""
+NEAR: Final = 1.03
+NEAR_SHARES: Final = (0.85, 0.7, 0.55)
+
+
+def hold_near() -> list[Result]:
+    """Count how often each solver comes near Checkmate's order on small graphs."""
+    before = source_hash(ROOMS)
+    ratios: dict[str, list[float]] = {}
+    for seed in range(DRAWN):
+        graph = any_shape(seed)
+        plain = simulate(graph, graph.plain).peak
+        for share in NEAR_SHARES:
+            best = _seconds(graph, int(plain * share), Solver.CHECKMATE, 10.0)
+            if best is None or best <= graph.seconds:
+                continue  # nothing fits, or nothing need run again
+            found = {
+                solver.value: _seconds(graph, int(plain * share), solver, 10.0) or math.inf
+                for solver in (Solver.CLOSURE, Solver.ROTOR, Solver.HILP, Solver.AUTO)
+            }
+            found["closure and rotor"] = min(found["closure"], found["rotor"])
+            for name, seconds in found.items():
+                ratios.setdefault(name, []).append(seconds / best)
+    return [
+        make_result(
+            f"remat-solvers/near-{name.replace(' ', '-')}",
+            ours=name,
+            peer="",
+            samples={"ours": [sum(ratio <= NEAR for ratio in found) / len(found)]},
+            unit="share of graphs",
+            rooms=ROOMS,
+            command=("bench.remat_solvers", "near"),
+            note=f"within {NEAR - 1:.0%} of Checkmate's seconds, {len(found)} graphs and budgets",
+            made_with=before,
+        )
+        for name, found in ratios.items()
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the scenario.
 
@@ -318,27 +368,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: of the command line.
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help="scale, speed, best; all")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all")
     parser.add_argument("--rounds", type=int, default=3, help="samples of each")
     parser.add_argument("--child", choices=SCALES, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    parts = options.parts or ["scale", "speed", "best"]
-    if unknown := sorted(set(parts) - {"scale", "speed", "best"}):
-        parser.error(f"there is no part {unknown[0]!r}: choose from scale, speed, best.")
+    parts = options.parts or list(PARTS)
+    if unknown := sorted(set(parts) - set(PARTS)):
+        parser.error(f"there is no part {unknown[0]!r}: choose from {', '.join(PARTS)}.")
     one_thread()
     if options.child:
         print(json.dumps(measure_scale(options.child)))
         return
     for part in parts:
-        if part == "scale":
-            results = hold_scale(rounds=options.rounds)
-        elif part == "speed":
-            results = hold_speeds(rounds=options.rounds)
-        else:
-            results = hold_contests()
-        for result in results:
+        for result in PARTS[part](options.rounds):
             write_result(result)
             print(_line(result), flush=True)
+
+
+PARTS: Final[dict[str, Callable[[int], list[Result]]]] = {
+    "scale": lambda rounds: hold_scale(rounds=rounds),
+    "speed": lambda rounds: hold_speeds(rounds=rounds),
+    "best": lambda _: hold_contests(),
+    "near": lambda _: hold_near(),
+}
+"""How each part is measured, with so many rounds."""
 
 
 def _line(result: Result) -> str:

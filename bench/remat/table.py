@@ -11,6 +11,7 @@ from typing import Final
 from bench.harness import RESULTS
 from bench.remat import bars
 from bench.remat.records import Record, as_numbers, as_table, read_part
+from bench.remat.solvers_table import solvers
 from shoestring.core.units import format_bytes
 
 EQUAL: Final = 1 + 1e-9
@@ -298,6 +299,7 @@ TABLES: Final[dict[str, Callable[[Path], str]]] = {
     "remat-selection": selection,
     "remat-planning": planning,
     "remat-emitted": emitted,
+    "remat-solvers": solvers,
     "remat-zoo": zoo,
 }
 """The tables by the name that a page calls them by."""

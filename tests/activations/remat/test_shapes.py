@@ -59,7 +59,7 @@ def test_batches_of_other_sizes_take_three_captures() -> None:
         assert same_bits(model, plain, batch(rows, length))
     assert len(schedules(model)) == 2
     sizes = [(8, 32), (1, 32), (8, 31), (7, 32)]
-    sizes += [(draw.randint(2, 8), draw.randint(2, 32)) for _ in range(25)]
+    sizes += [(draw.randint(2, 8), draw.randint(2, 32)) for _ in range(44)]
     for rows, length in sizes:
         assert same_bits(model, plain, batch(rows, length)), (rows, length)
     made = schedules(model)
