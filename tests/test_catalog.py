@@ -8,6 +8,7 @@ import pkgutil
 import re
 
 import pytest
+import torch
 
 import shoestring
 from shoestring import catalog
@@ -71,8 +72,18 @@ def test_every_technique_in_the_package_has_a_row() -> None:
     assert found == {row.path for row in TECHNIQUES}
 
 
+def test_every_optimizer_of_the_zeroth_room_has_a_row() -> None:
+    found = {
+        f"{value.__module__}:{name}"
+        for name, value in vars(shoestring.zeroth).items()
+        if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer)
+    }
+    assert found == {row.path for row in ROWS if row.kind == "optimizer"}
+
+
 def test_every_public_name_has_a_row_and_every_other_row_is_a_public_name() -> None:
-    elsewhere = ("technique", "integration", "function")  # these are imported from their rooms
+    # These are imported from their rooms.
+    elsewhere = ("technique", "optimizer", "integration", "function")
     assert set(shoestring.__all__) == {row.name for row in ROWS if row.kind not in elsewhere}
 
 

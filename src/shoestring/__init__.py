@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from shoestring import activations as activations
     from shoestring import core as core
     from shoestring import integrations as integrations
+    from shoestring import kernels as kernels
     from shoestring import measure as measure
     from shoestring import optim as optim
     from shoestring import planner as planner
     from shoestring import report as report
     from shoestring import testing as testing
+    from shoestring import zeroth as zeroth
     from shoestring.catalog import cite as cite
     from shoestring.core.budget import Budget as Budget
     from shoestring.core.machine import Machine as Machine
@@ -52,11 +54,13 @@ _ROOMS: Final = (
     "activations",
     "core",
     "integrations",
+    "kernels",
     "measure",
     "optim",
     "planner",
     "report",
     "testing",
+    "zeroth",
 )
 
 

@@ -185,6 +185,61 @@ _MEZO: Final = Paper(
     year=2023,
     arxiv="2305.17333",
 )
+_JAGUAR: Final = Paper(
+    key="petrov2025leveraging",
+    title="Leveraging Coordinate Momentum in SignSGD and Muon: Memory-Optimized Zero-Order",
+    authors=(
+        "Petrov, Egor",
+        "Evseev, Grigoriy",
+        "Antonov, Aleksey",
+        "Veprikov, Andrey",
+        "Plyusnin, Pavel",
+        "Bushkov, Nikolay",
+        "Moiseev, Stanislav",
+        "Beznosikov, Aleksandr",
+    ),
+    year=2025,
+    arxiv="2506.04430",
+)
+_ZO_BENCH: Final = Paper(
+    key="zhang2024revisiting",
+    title=(
+        "Revisiting Zeroth-Order Optimization for Memory-Efficient LLM Fine-Tuning: A Benchmark"
+    ),
+    authors=(
+        "Zhang, Yihua",
+        "Li, Pingzhi",
+        "Hong, Junyuan",
+        "Li, Jiaxiang",
+        "Zhang, Yimeng",
+        "Zheng, Wenqing",
+        "Chen, Pin-Yu",
+        "Lee, Jason D.",
+        "Yin, Wotao",
+        "Hong, Mingyi",
+        "Wang, Zhangyang",
+        "Liu, Sijia",
+        "Chen, Tianlong",
+    ),
+    year=2024,
+    arxiv="2402.11592",
+)
+_ZO_ADAMM: Final = Paper(
+    key="chen2019zo",
+    title=("ZO-AdaMM: Zeroth-Order Adaptive Momentum Method for Black-Box Optimization"),
+    authors=(
+        "Chen, Xiangyi",
+        "Liu, Sijia",
+        "Xu, Kaidi",
+        "Li, Xingguo",
+        "Lin, Xue",
+        "Hong, Mingyi",
+        "Cox, David",
+    ),
+    year=2019,
+    venue="Advances in Neural Information Processing Systems",
+    arxiv="1910.06513",
+)
 
 _ROWS: Final = (
     Row(
@@ -394,6 +449,64 @@ _ROWS: Final = (
         saves="activations, gradients, optimizer state",
         fidelity="approximate",
         summary="gradients estimated from forward passes alone",
+        paper=_MEZO,
+    ),
+    Row(
+        name="ZOSGD",
+        path="shoestring.zeroth.sgd:ZOSGD",
+        kind="optimizer",
+        saves="activations, gradients",
+        fidelity="unbiased",
+        summary="gradient descent along random directions, at the memory of inference",
+        paper=_MEZO,
+    ),
+    Row(
+        name="ZOSign",
+        path="shoestring.zeroth.sign:ZOSign",
+        kind="optimizer",
+        saves="activations, gradients",
+        fidelity="approximate",
+        summary="steps of one length along random directions, whatever the scale of the loss",
+        paper=_ZO_BENCH,
+    ),
+    Row(
+        name="ZOAdam",
+        path="shoestring.zeroth.adam:ZOAdam",
+        kind="optimizer",
+        saves="activations, gradients",
+        fidelity="unbiased",
+        summary="Adam, fed with estimates of the gradient",
+        paper=_ZO_ADAMM,
+    ),
+    Row(
+        name="ZOMuon",
+        path="shoestring.zeroth.muon:ZOMuon",
+        kind="optimizer",
+        saves="activations, gradients",
+        fidelity="approximate",
+        summary="Muon, fed with estimates of the gradient",
+        paper=_JAGUAR,
+    ),
+    Row(
+        name="SamplingMuon",
+        path="shoestring.zeroth.muon:SamplingMuon",
+        kind="optimizer",
+        saves="activations, gradients",
+        fidelity="approximate",
+        summary="steps along orthogonal matrices, without polar factors",
+    ),
+    Row(
+        name="zeroth.estimate_gradient",
+        path="shoestring.zeroth.estimate:estimate_gradient",
+        kind="function",
+        summary="the gradient of anything that returns a number, from its values",
+        paper=_MEZO,
+    ),
+    Row(
+        name="zeroth.replay",
+        path="shoestring.zeroth.replay:replay",
+        kind="function",
+        summary="makes the steps of a zeroth-order run again from its log, to the last bit",
         paper=_MEZO,
     ),
 )

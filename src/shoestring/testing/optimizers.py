@@ -57,13 +57,13 @@ def check_optimizer(
     """Check that an optimizer keeps the contract that torch's own keep.
 
     The clauses: the closure is called the stated number of times under the stated grad mode
-    and its loss returned; nothing changes without gradients; every scheduler of torch works,
-    and a learning rate of 0 stops; training resumed from ``state_dict``, ``copy.deepcopy``,
-    pickle or ``torch.distributed.checkpoint`` goes on bit for bit; float32, bfloat16 and
-    float64 stay what they are, also in loaded state; frozen parameters are untouched;
-    parameters come as list, groups or ``named_parameters``; parabola and Rosenbrock are
-    descended; the same seed gives the same bits and the global generators are left alone;
-    ``group["lr"]`` is always a float.
+    and its loss returned, or for several calls the mean of their losses; nothing changes
+    without gradients; every scheduler of torch works, and a learning rate of 0 stops; training
+    resumed from ``state_dict``, ``copy.deepcopy``, pickle or ``torch.distributed.checkpoint``
+    goes on bit for bit; float32, bfloat16 and float64 stay what they are, also in loaded state;
+    frozen parameters are untouched; parameters come as list, groups or ``named_parameters``;
+    parabola and Rosenbrock are descended; the same seed gives the same bits and the global
+    generators are left alone; ``group["lr"]`` is always a float.
 
     ``torch.distributed.checkpoint`` takes a step with gradients of zero and a learning rate of
     0 where it finds no state. Such a step must change nothing, and no gradients may be made to
@@ -167,9 +167,11 @@ def _check_closure(make: MakeOptimizer, calls: int, grad: bool) -> None:
         all(mode is grad for mode in modes),
         f"the closure was called with gradients {'disabled' if grad else 'enabled'}.",
     )
+    found = returned.item() if isinstance(returned, torch.Tensor) else returned
+    # Several calls are made at several places, near to where the parameters are.
+    near = isinstance(found, float) and abs(found - before) <= 0.01 * abs(before)
     _demand(
-        (returned.item() if isinstance(returned, torch.Tensor) else returned) == before,
-        "step(closure) did not return the closure's loss.",
+        found == before or (calls > 1 and near), "step(closure) did not return the closure's loss."
     )
 
 

@@ -1,0 +1,31 @@
+"""Every zeroth-order optimizer keeps the contract of `shoestring.testing.check_optimizer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.optim.optimizer import ParamsT
+
+from shoestring.testing import check_optimizer
+from shoestring.zeroth import ZOSGD, SamplingMuon, ZOAdam, ZOMuon, ZOSign
+
+CLASSES: dict[str, tuple[Callable[[ParamsT], torch.optim.Optimizer], int]] = {
+    "sgd": (lambda params: ZOSGD(params, lr=0.01), 2),
+    "sgd-gaussian": (lambda params: ZOSGD(params, lr=0.01, directions="gaussian"), 2),
+    "sgd-rank1": (lambda params: ZOSGD(params, lr=0.01, directions="rank1"), 2),
+    "sgd-q": (lambda params: ZOSGD(params, lr=0.01, q=2, directions="semiortho:hadamard"), 4),
+    "sgd-one-sided": (lambda params: ZOSGD(params, lr=0.01, eps=1e-4, two_sided=False), 2),
+    "sgd-momentum": (lambda params: ZOSGD(params, lr=0.01, momentum=0.9), 2),
+    "sign": (lambda params: ZOSign(params, lr=0.01), 2),
+    "muon": (lambda params: ZOMuon(params, lr=0.01), 2),
+    "sampling-muon": (lambda params: SamplingMuon(params, lr=0.01), 2),
+    "adam": (lambda params: ZOAdam(params, lr=0.01), 2),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_contract_is_kept(name: str) -> None:
+    make, calls = CLASSES[name]
+    check_optimizer(make, closure_calls=calls, closure_grad=False, state_at_construction=True)

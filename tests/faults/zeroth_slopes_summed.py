@@ -1,0 +1,7 @@
+"""A deliberate fault; README.md says how it is read."""
+
+PROMISE = "estimates of parts are averaged"
+SOURCE = "shoestring/zeroth/engine.py"
+OLD = "_rounded(sum(part) / len(part))"
+NEW = "_rounded(sum(part))"
+TESTS = ("tests/zeroth/test_engine.py::test_several_estimates_are_one_step_on_their_mean",)
