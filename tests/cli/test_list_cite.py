@@ -118,13 +118,15 @@ def test_an_interrupt_is_code_130_without_a_traceback(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX pipes")
+# What fits into the buffer is written when the process ends, the rest before.
+@pytest.mark.parametrize("words", [("list",), ("cite", "remat")], ids=" ".join)
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_gone_is_no_error(unbuffered: str) -> None:
+def test_a_reader_that_has_gone_is_no_error(unbuffered: str, words: tuple[str, ...]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "shoestring", "list"],
+            [sys.executable, "-m", "shoestring", *words],
             stdout=writing,
             stderr=subprocess.PIPE,
             text=True,
