@@ -2,7 +2,7 @@
 
 The command line's list, the tables of README and docs, `cite` and the parametrisation of the
 contract tests are all made from these rows. Nothing here imports torch, or anything else of
-the package, so that listing and citing are instant.
+the package but the papers, so that listing and citing are instant.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from typing import Final, Literal
+
+from shoestring import papers
 
 Kind = Literal["technique", "verb", "record", "optimizer", "integration", "function"]
 
@@ -39,41 +41,6 @@ class UnknownNameError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Paper:
-    """A published work.
-
-    Attributes:
-        key: BibTeX key.
-        title: its title.
-        authors: ``Family, Given`` names in the paper's order.
-        year: year of the version cited.
-        venue: where it appeared; empty where it is on arXiv only.
-        arxiv: identifier such as ``1604.06174``; empty where there is none.
-    """
-
-    key: str
-    title: str
-    authors: tuple[str, ...]
-    year: int
-    venue: str = ""
-    arxiv: str = ""
-
-    def bibtex(self) -> str:
-        """Return the BibTeX entry."""
-        fields = {
-            "title": f"{{{self.title}}}",
-            "author": " and ".join(self.authors),
-            "year": str(self.year),
-            "booktitle": self.venue,
-            "eprint": self.arxiv,
-            "archivePrefix": "arXiv" if self.arxiv else "",
-        }
-        lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]
-        entry = "inproceedings" if self.venue else "misc"
-        return "\n".join([f"@{entry}{{{self.key},", *lines, "}"])
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One public name.
 
@@ -93,153 +60,8 @@ class Row:
     summary: str
     saves: str = ""
     fidelity: str = ""
-    paper: Paper | None = None
+    paper: papers.Paper | None = None
 
-
-_JAIN: Final = Paper(
-    key="jain2020checkmate",
-    title="Checkmate: Breaking the Memory Wall with Optimal Tensor Rematerialization",
-    authors=(
-        "Jain, Paras",
-        "Jain, Ajay",
-        "Nrusimha, Aniruddha",
-        "Gholami, Amir",
-        "Abbeel, Pieter",
-        "Gonzalez, Joseph",
-        "Keutzer, Kurt",
-        "Stoica, Ion",
-    ),
-    year=2020,
-    venue="Proceedings of Machine Learning and Systems",
-    arxiv="1910.02653",
-)
-_WIJMANS: Final = Paper(
-    key="wijmans2024cut",
-    title="Cut Your Losses in Large-Vocabulary Language Models",
-    authors=(
-        "Wijmans, Erik",
-        "Huval, Brody",
-        "Hertzberg, Alexander",
-        "Koltun, Vladlen",
-        'Kr{\\"a}henb{\\"u}hl, Philipp',
-    ),
-    year=2024,
-    arxiv="2411.09009",
-)
-_LV: Final = Paper(
-    key="lv2023full",
-    title="Full Parameter Fine-tuning for Large Language Models with Limited Resources",
-    authors=(
-        "Lv, Kai",
-        "Yang, Yuqing",
-        "Liu, Tengxiao",
-        "Gao, Qinghui",
-        "Guo, Qipeng",
-        "Qiu, Xipeng",
-    ),
-    year=2023,
-    arxiv="2306.09782",
-)
-_HU: Final = Paper(
-    key="hu2021lora",
-    title="LoRA: Low-Rank Adaptation of Large Language Models",
-    authors=(
-        "Hu, Edward J.",
-        "Shen, Yelong",
-        "Wallis, Phillip",
-        "Allen-Zhu, Zeyuan",
-        "Li, Yuanzhi",
-        "Wang, Shean",
-        "Wang, Lu",
-        "Chen, Weizhu",
-    ),
-    year=2021,
-    arxiv="2106.09685",
-)
-_QLORA: Final = Paper(
-    key="dettmers2023qlora",
-    title="QLoRA: Efficient Finetuning of Quantized LLMs",
-    authors=("Dettmers, Tim", "Pagnoni, Artidoro", "Holtzman, Ari", "Zettlemoyer, Luke"),
-    year=2023,
-    arxiv="2305.14314",
-)
-_EIGHT_BIT: Final = Paper(
-    key="dettmers20218bit",
-    title="8-bit Optimizers via Block-wise Quantization",
-    authors=("Dettmers, Tim", "Lewis, Mike", "Shleifer, Sam", "Zettlemoyer, Luke"),
-    year=2021,
-    arxiv="2110.02861",
-)
-_MEZO: Final = Paper(
-    key="malladi2023fine",
-    title="Fine-Tuning Language Models with Just Forward Passes",
-    authors=(
-        "Malladi, Sadhika",
-        "Gao, Tianyu",
-        "Nichani, Eshaan",
-        "Damian, Alex",
-        "Lee, Jason D.",
-        "Chen, Danqi",
-        "Arora, Sanjeev",
-    ),
-    year=2023,
-    arxiv="2305.17333",
-)
-_JAGUAR: Final = Paper(
-    key="petrov2025leveraging",
-    title="Leveraging Coordinate Momentum in SignSGD and Muon: Memory-Optimized Zero-Order",
-    authors=(
-        "Petrov, Egor",
-        "Evseev, Grigoriy",
-        "Antonov, Aleksey",
-        "Veprikov, Andrey",
-        "Plyusnin, Pavel",
-        "Bushkov, Nikolay",
-        "Moiseev, Stanislav",
-        "Beznosikov, Aleksandr",
-    ),
-    year=2025,
-    arxiv="2506.04430",
-)
-_ZO_BENCH: Final = Paper(
-    key="zhang2024revisiting",
-    title=(
-        "Revisiting Zeroth-Order Optimization for Memory-Efficient LLM Fine-Tuning: A Benchmark"
-    ),
-    authors=(
-        "Zhang, Yihua",
-        "Li, Pingzhi",
-        "Hong, Junyuan",
-        "Li, Jiaxiang",
-        "Zhang, Yimeng",
-        "Zheng, Wenqing",
-        "Chen, Pin-Yu",
-        "Lee, Jason D.",
-        "Yin, Wotao",
-        "Hong, Mingyi",
-        "Wang, Zhangyang",
-        "Liu, Sijia",
-        "Chen, Tianlong",
-    ),
-    year=2024,
-    arxiv="2402.11592",
-)
-_ZO_ADAMM: Final = Paper(
-    key="chen2019zo",
-    title=("ZO-AdaMM: Zeroth-Order Adaptive Momentum Method for Black-Box Optimization"),
-    authors=(
-        "Chen, Xiangyi",
-        "Liu, Sijia",
-        "Xu, Kaidi",
-        "Li, Xingguo",
-        "Lin, Xue",
-        "Hong, Mingyi",
-        "Cox, David",
-    ),
-    year=2019,
-    venue="Advances in Neural Information Processing Systems",
-    arxiv="1910.06513",
-)
 
 _ROWS: Final = (
     Row(
@@ -327,7 +149,7 @@ _ROWS: Final = (
         saves="activations",
         fidelity="exact",
         summary="runs operations again in backward whose results cost more to keep than to make",
-        paper=_JAIN,
+        paper=papers.JAIN,
     ),
     Row(
         name="remat.fit",
@@ -336,7 +158,7 @@ _ROWS: Final = (
         saves="activations",
         fidelity="exact",
         summary="captures a model's forward and backward and keeps their peak within a budget",
-        paper=_JAIN,
+        paper=papers.JAIN,
     ),
     Row(
         name="remat.schedule",
@@ -345,7 +167,7 @@ _ROWS: Final = (
         saves="activations",
         fidelity="exact",
         summary="decides what a captured step keeps and computes again; applied later",
-        paper=_JAIN,
+        paper=papers.JAIN,
     ),
     Row(
         name="remat.pareto",
@@ -354,7 +176,7 @@ _ROWS: Final = (
         saves="activations",
         fidelity="exact",
         summary="finds the front of a captured step: what its peak can be, and what each costs",
-        paper=_JAIN,
+        paper=papers.JAIN,
     ),
     Row(
         name="remat.backend",
@@ -363,7 +185,7 @@ _ROWS: Final = (
         saves="activations",
         fidelity="exact",
         summary="a backend of torch.compile that runs each graph within a budget",
-        paper=_JAIN,
+        paper=papers.JAIN,
     ),
     Row(
         name="chunked-loss",
@@ -372,7 +194,7 @@ _ROWS: Final = (
         saves="activations",
         fidelity="exact",
         summary="language-model head and cross-entropy in chunks, the logits never whole",
-        paper=_WIJMANS,
+        paper=papers.WIJMANS,
     ),
     Row(
         name="micro-batches",
@@ -405,7 +227,7 @@ _ROWS: Final = (
         saves="gradients",
         fidelity="exact",
         summary="each gradient is used and freed as soon as backward has made it",
-        paper=_LV,
+        paper=papers.LV,
     ),
     Row(
         name="bf16",
@@ -422,7 +244,7 @@ _ROWS: Final = (
         saves="gradients, optimizer state",
         fidelity="retrain",
         summary="trains low-rank corrections of frozen weights",
-        paper=_HU,
+        paper=papers.HU,
     ),
     Row(
         name="nf4",
@@ -431,7 +253,7 @@ _ROWS: Final = (
         saves="parameters",
         fidelity="retrain",
         summary="frozen weights in four bits, low-rank corrections trained",
-        paper=_QLORA,
+        paper=papers.QLORA,
     ),
     Row(
         name="adam8bit",
@@ -440,7 +262,7 @@ _ROWS: Final = (
         saves="optimizer state",
         fidelity="approximate",
         summary="Adam's moments in eight bits",
-        paper=_EIGHT_BIT,
+        paper=papers.EIGHT_BIT,
     ),
     Row(
         name="zeroth-order",
@@ -449,7 +271,7 @@ _ROWS: Final = (
         saves="activations, gradients, optimizer state",
         fidelity="approximate",
         summary="gradients estimated from forward passes alone",
-        paper=_MEZO,
+        paper=papers.MEZO,
     ),
     Row(
         name="ZOSGD",
@@ -458,7 +280,7 @@ _ROWS: Final = (
         saves="activations, gradients",
         fidelity="unbiased",
         summary="gradient descent along random directions, at the memory of inference",
-        paper=_MEZO,
+        paper=papers.MEZO,
     ),
     Row(
         name="ZOSign",
@@ -467,7 +289,7 @@ _ROWS: Final = (
         saves="activations, gradients",
         fidelity="approximate",
         summary="steps of one length along random directions, whatever the scale of the loss",
-        paper=_ZO_BENCH,
+        paper=papers.ZO_BENCH,
     ),
     Row(
         name="ZOAdam",
@@ -476,7 +298,7 @@ _ROWS: Final = (
         saves="activations, gradients",
         fidelity="unbiased",
         summary="Adam, fed with estimates of the gradient",
-        paper=_ZO_ADAMM,
+        paper=papers.ZO_ADAMM,
     ),
     Row(
         name="ZOMuon",
@@ -485,7 +307,7 @@ _ROWS: Final = (
         saves="activations, gradients",
         fidelity="approximate",
         summary="Muon, fed with estimates of the gradient",
-        paper=_JAGUAR,
+        paper=papers.JAGUAR,
     ),
     Row(
         name="SamplingMuon",
@@ -500,14 +322,14 @@ _ROWS: Final = (
         path="shoestring.zeroth.estimate:estimate_gradient",
         kind="function",
         summary="the gradient of anything that returns a number, from its values",
-        paper=_MEZO,
+        paper=papers.MEZO,
     ),
     Row(
         name="zeroth.replay",
         path="shoestring.zeroth.replay:replay",
         kind="function",
         summary="makes the steps of a zeroth-order run again from its log, to the last bit",
-        paper=_MEZO,
+        paper=papers.MEZO,
     ),
 )
 

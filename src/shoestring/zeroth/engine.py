@@ -162,6 +162,7 @@ class ZerothOrder(Placed, abc.ABC):
             InputError: a closure is given though there are estimates.
             NoFiniteLossError: no loss of ten steps in a row was finite.
         """
+        self._known = None
         if closure is None:
             if self._estimates:
                 parts = zip(*self._estimates, strict=True)
@@ -192,6 +193,7 @@ class ZerothOrder(Placed, abc.ABC):
         Returns:
             The mean of the losses.
         """
+        self._known = None
         evaluated = self._evaluate(closure)
         self._go(None)
         self._estimates.append(evaluated.deltas)
@@ -234,6 +236,7 @@ class ZerothOrder(Placed, abc.ABC):
             deltas: half the difference of the losses along each direction.
             settings: the options that the log names, of each group.
         """
+        self._known = None
         names = self.log.names
         for k, group in enumerate(self.param_groups):
             group.update(zip(names, settings[k * len(names) :], strict=False))

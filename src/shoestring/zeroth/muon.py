@@ -174,13 +174,15 @@ class SamplingMuon(Descent):
                 f"directions={directions!r} are not orthogonal.",
                 hint="take semiortho:hadamard, or ZOSign for other directions.",
             )
-        check_momentum(momentum)
         super().__init__(
             params,
-            {"lr": lr, "eps": eps, "momentum": momentum, "weight_decay": weight_decay},
+            lr,
+            eps,
             directions=directions,
             q=q,
             two_sided=two_sided,
+            momentum=momentum,
+            weight_decay=weight_decay,
             seed=seed,
             pending=pending,
         )

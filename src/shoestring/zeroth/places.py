@@ -51,6 +51,7 @@ class Placed(torch.optim.Optimizer):
     def _begin(self) -> None:
         """Set what lasts no longer than a step."""
         self._place: Place | None = None
+        self._known: list[tuple[torch.Tensor, Group]] | None = None
         self._bases: dict[torch.Tensor, torch.Tensor] = {}
         self._drawn: dict[tuple[int, int], list[Direction]] = {}
 
@@ -74,7 +75,13 @@ class Placed(torch.optim.Optimizer):
         return self.param_groups[0]
 
     def _moved(self) -> list[tuple[torch.Tensor, Group]]:
-        """Return what is trained with its options; what shares memory with another only once."""
+        """Return what is trained with its options, as it was when this call of a user began."""
+        if self._known is None:
+            self._known = self._look_up()
+        return self._known
+
+    def _look_up(self) -> list[tuple[torch.Tensor, Group]]:
+        """Find what is trained, with its options; what shares memory with another only once."""
         found: dict[tuple[int, torch.Size], tuple[torch.Tensor, Group]] = {}
         for group in self.param_groups:
             for parameter in group["params"]:

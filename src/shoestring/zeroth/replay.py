@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+import importlib
+import inspect
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
+from shoestring.catalog import UnknownNameError, find
 from shoestring.core.errors import InputError
-from shoestring.zeroth.adam import ZOAdam
 from shoestring.zeroth.engine import ZerothOrder
 from shoestring.zeroth.log import Log
-from shoestring.zeroth.muon import SamplingMuon, ZOMuon
-from shoestring.zeroth.sgd import ZOSGD
-from shoestring.zeroth.sign import ZOSign
-
-_CLASSES: Final[Mapping[str, Callable[..., ZerothOrder]]] = {
-    "SamplingMuon": SamplingMuon,
-    "ZOAdam": ZOAdam,
-    "ZOMuon": ZOMuon,
-    "ZOSGD": ZOSGD,
-    "ZOSign": ZOSign,
-}
 
 
 def replay(model: nn.Module | Iterable[torch.Tensor], log: Log) -> ZerothOrder:
@@ -50,11 +40,7 @@ def replay(model: nn.Module | Iterable[torch.Tensor], log: Log) -> ZerothOrder:
         >>> torch.equal(x, y)
         True
     """
-    if log.optimizer not in _CLASSES:
-        raise InputError(
-            f"the log is of {log.optimizer!r}, which is no optimizer here.",
-            hint=f"those with a log: {', '.join(_CLASSES)}.",
-        )
+    make = _maker(log.optimizer)
     given = model.parameters() if isinstance(model, nn.Module) else model
     parameters = [parameter for parameter in given if parameter.requires_grad and parameter.numel()]
     shapes = [list(parameter.shape) for parameter in parameters]
@@ -68,7 +54,7 @@ def replay(model: nn.Module | Iterable[torch.Tensor], log: Log) -> ZerothOrder:
         groups.append({"params": parameters[:size]})
         parameters = parameters[size:]
     try:
-        optimizer = _CLASSES[log.optimizer](groups, **log.options)
+        optimizer = make(groups, **log.options)
     except TypeError as error:
         raise InputError(
             f"the log's options are not those of {log.optimizer} ({error}).",
@@ -79,3 +65,19 @@ def replay(model: nn.Module | Iterable[torch.Tensor], log: Log) -> ZerothOrder:
     for deltas, settings in zip(log.deltas, log.settings, strict=True):
         optimizer.repeat(deltas, settings)
     return optimizer
+
+
+def _maker(name: str) -> Callable[..., ZerothOrder]:
+    """Return an optimizer of this room; the name may come from anywhere."""
+    try:
+        module, _, attribute = find(name).path.partition(":")
+    except UnknownNameError:
+        module, attribute = "", ""
+    room = __name__.rpartition(".")[0]
+    kind = getattr(importlib.import_module(module), attribute) if module.startswith(room) else None
+    if not (inspect.isclass(kind) and issubclass(kind, ZerothOrder)):
+        raise InputError(
+            f"the log is of {name!r}, which is no optimizer here.",
+            hint="shoestring list has those there are.",
+        )
+    return kind

@@ -24,7 +24,46 @@ def check_momentum(momentum: float) -> None:
 
 
 class Descent(ZerothOrder):
-    """What descends along its estimate of the gradient, with or without momentum."""
+    """What descends along its estimate of the gradient, with or without momentum.
+
+    Args:
+        params: parameters, groups or named parameters.
+        lr: learning rate.
+        eps: how far apart the loss is asked for.
+        directions: family of directions, as `directions.family` takes it.
+        q: directions of a step.
+        two_sided: whether the loss is asked for on both sides.
+        momentum: what the last steps count.
+        weight_decay: share of a weight that is lost in a step, over the learning rate.
+        seed: of the directions.
+        pending: whether the parameters stay perturbed after a step.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-6,
+        eps: float = 1e-3,
+        *,
+        directions: str = "rademacher",
+        q: int = 1,
+        two_sided: bool = True,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        pending: bool = False,
+    ) -> None:
+        check_momentum(momentum)
+        defaults = {"lr": lr, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(
+            params,
+            defaults,
+            directions=directions,
+            q=q,
+            two_sided=two_sided,
+            seed=seed,
+            pending=pending,
+        )
 
     def _needs_gradient(self, group: Group) -> bool:
         return bool(group["momentum"])
@@ -54,8 +93,8 @@ class ZOSGD(Descent):
         params: parameters, groups or named parameters. Those of fewer bits than float32 are put
             aside while they are perturbed, which takes their size in memory, and their updates are
             rounded at random.
-        lr: :math:`\gamma`. It must shrink as the number of parameters grows: about
-            ``1 / tr(Hessian)``; `suggest` measures it.
+        lr: :math:`\gamma`. It must shrink as the number of parameters grows: to about
+            ``1 / tr(Hessian)``.
         eps: :math:`\epsilon`.
         directions: family of directions, as `directions.family` takes it.
         q: directions of a step.
@@ -81,29 +120,3 @@ class ZOSGD(Descent):
         >>> bool(loss < 1e-3)
         True
     """
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float = 1e-6,
-        eps: float = 1e-3,
-        *,
-        directions: str = "rademacher",
-        q: int = 1,
-        two_sided: bool = True,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        pending: bool = False,
-    ) -> None:
-        check_momentum(momentum)
-        defaults = {"lr": lr, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(
-            params,
-            defaults,
-            directions=directions,
-            q=q,
-            two_sided=two_sided,
-            seed=seed,
-            pending=pending,
-        )

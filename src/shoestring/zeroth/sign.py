@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.optim.optimizer import ParamsT
 
-from shoestring.zeroth.sgd import Descent, check_momentum
+from shoestring.zeroth.sgd import Descent
 
 
 def sign(number: float) -> float:
@@ -58,31 +57,6 @@ class ZOSign(Descent):
         >>> bool(loss < 1e-2)
         True
     """
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float = 1e-6,
-        eps: float = 1e-3,
-        *,
-        directions: str = "rademacher",
-        q: int = 1,
-        two_sided: bool = True,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        seed: int = 0,
-        pending: bool = False,
-    ) -> None:
-        check_momentum(momentum)
-        super().__init__(
-            params,
-            {"lr": lr, "eps": eps, "momentum": momentum, "weight_decay": weight_decay},
-            directions=directions,
-            q=q,
-            two_sided=two_sided,
-            seed=seed,
-            pending=pending,
-        )
 
     def _weight(self, slope: float, parameter: torch.Tensor) -> float:
         return sign(slope)
