@@ -2,6 +2,6 @@
 
 PROMISE = "native code gives the bits of torch's operators"
 SOURCE = "shoestring/kernels/streams_numba.py"
-OLD = "_add_half_word(high, second_half, scale)"
-NEW = "_add_half_word(high, first_half, scale)"
+OLD = "rows.dtype.type(_sign(second_half, b))"
+NEW = "rows.dtype.type(_sign(first_half, b))"
 TESTS = ("tests/kernels/test_streams.py::test_both_forms_do_what_the_oracle_does",)

@@ -117,7 +117,7 @@ def add_signs_(
     if tensor.numel() == 0:
         return
     with torch.no_grad():
-        flat = tensor.detach().reshape(-1)  # a copy where rows do not follow each other
+        flat = tensor.detach().reshape(-1).contiguous()  # a copy where rows are not in one piece
         form = streams_native if streams_native.takes(flat) else streams_eager
         form.add_signs(flat, keys, scales, stages, rounding)
         if flat.data_ptr() != tensor.data_ptr():

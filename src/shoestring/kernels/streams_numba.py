@@ -92,11 +92,19 @@ def _add_rest(
 
 
 @inlined
-def _add_half_word(part: Floats, bits: np.uint32, scale: np.floating) -> None:
-    """Add the signs of 32 bits to 32 elements."""
-    for b in range(32):  # by a product: of a choice the compiler makes no vector code
-        sign = np.int32(1) - np.int32(((bits >> np.uint32(b)) & _BIT) << _BIT)
-        part[b] += scale * part.dtype.type(sign)
+def _sign(bits: np.uint32, b: int) -> np.int32:
+    """Return what a bit says, by arithmetic: of a choice the compiler makes no vector code."""
+    return np.int32(1) - np.int32(((bits >> np.uint32(b)) & _BIT) << _BIT)
+
+
+@inlined
+def _add_word(rows: Floats, index: int, word: np.uint64, scale: np.floating) -> None:
+    """Add the signs of 64 bits to a row, in lanes as wide as a float."""
+    first_half, second_half = np.uint32(word), np.uint32(word >> _BY_32)
+    for b in range(32):
+        rows[index, b] += scale * rows.dtype.type(_sign(first_half, b))
+    for b in range(32):
+        rows[index, 32 + b] += scale * rows.dtype.type(_sign(second_half, b))
 
 
 @compiled
@@ -114,7 +122,7 @@ def add_plain(
     """Add streams to float32 or float64; see `stages.Stages`.
 
     Args:
-        x: changed in place.
+        x: changed in place; contiguous.
         keys: of the streams.
         scales: one for each, in the dtype of x.
         decay: what x is multiplied with.
@@ -124,27 +132,21 @@ def add_plain(
         first: word to begin with.
         last: word to end before.
     """
-    for index in range(first, last):
-        begin = 64 * index
-        if begin + 64 <= x.size:  # parts whose lengths the compiler knows
-            low, high = x[begin : begin + 32], x[begin + 32 : begin + 64]
-            for j in range(keys.size + 1):
-                if j == before and decay != 1:
-                    for b in range(32):
-                        low[b] *= decay
-                        high[b] *= decay
-                if j == settled and radius > 0:
-                    for b in range(32):
-                        low[b] = _settled(low[b], radius)
-                        high[b] = _settled(high[b], radius)
-                if j == keys.size:
-                    break
-                word, scale = word_of(keys[j], index), scales[j]
-                first_half, second_half = np.uint32(word), np.uint32(word >> _BY_32)
-                _add_half_word(low, first_half, scale)
-                _add_half_word(high, second_half, scale)
-        else:
-            _add_rest(x[begin:], index, keys, scales, decay, before, radius, settled)
+    full = x.size // 64
+    rows = x[: 64 * full].reshape(full, 64)  # the compiler knows their length
+    for index in range(first, min(last, full)):
+        for j in range(keys.size + 1):
+            if j == before and decay != 1:
+                for b in range(64):
+                    rows[index, b] *= decay
+            if j == settled and radius > 0:
+                for b in range(64):
+                    rows[index, b] = _settled(rows[index, b], radius)
+            if j == keys.size:
+                break
+            _add_word(rows, index, word_of(keys[j], index), scales[j])
+    if first <= full < last:
+        _add_rest(x[64 * full :], full, keys, scales, decay, before, radius, settled)
 
 
 @compiled
