@@ -26,14 +26,14 @@ from torch.optim.optimizer import ParamsT, StateDict
 from shoestring.core.errors import InputError
 from shoestring.kernels.rounding import add_rounded_
 from shoestring.kernels.streams import stream_key
+from shoestring.zeroth.asking import Asking, Closure, InPlace
 from shoestring.zeroth.directions import Direction, family
 from shoestring.zeroth.log import Log
 from shoestring.zeroth.moves import Move
 from shoestring.zeroth.places import ROUNDING, Group, Place, Placed, wide_zeros
-from shoestring.zeroth.same_numbers import SameNumbers
 
-Loss: TypeAlias = torch.Tensor | float
-Closure: TypeAlias = Callable[[], Loss]
+Exchange: TypeAlias = Callable[["Found"], Sequence["Found"]]
+"""Takes what this worker found, and returns what each worker found, in the order of all."""
 
 MOST_SKIPPED: Final = 10
 """Steps in a row without a finite loss after which it is an error."""
@@ -46,16 +46,17 @@ class NoFiniteLossError(InputError):
     """Too many steps in a row had a loss that is infinite or undefined."""
 
 
-class Evaluated(NamedTuple):
-    """What the evaluations of one step came to.
+class Found(NamedTuple):
+    """What the losses of one batch came to.
 
     Attributes:
-        deltas: half the difference of the losses along each direction, in float32's digits.
-        loss: mean of the losses.
+        weight: what the batch counts among others.
+        deltas: half the difference of the losses along each direction; after them what else the
+            optimizer's rule takes.
     """
 
+    weight: float
     deltas: tuple[float, ...]
-    loss: float
 
 
 class ZerothOrder(Placed, abc.ABC):
@@ -72,6 +73,10 @@ class ZerothOrder(Placed, abc.ABC):
         seed: of the directions.
         pending: whether the parameters stay perturbed after a step, for the next one, which saves a
             pass over them. `unperturbed` puts them back.
+
+    Attributes:
+        exchange: called before each step with what this worker found; returns what all found. None
+            where there is one worker.
     """
 
     def __init__(
@@ -100,8 +105,9 @@ class ZerothOrder(Placed, abc.ABC):
 
     def _begin(self) -> None:
         super()._begin()
-        self._estimates: list[tuple[float, ...]] = []
+        self._estimates: list[Found] = []
         self._skipped = self._rounding = 0
+        self.exchange: Exchange | None = None
         self._log: Log | None = None
 
     _options: ClassVar[tuple[str, ...]] = ()
@@ -109,14 +115,30 @@ class ZerothOrder(Placed, abc.ABC):
 
     # --- what makes an optimizer of it -----------------------------------------------------------
 
-    def _weight(self, slope: float, parameter: torch.Tensor) -> float:
+    def _probe(self, asking: Asking) -> Sequence[float]:
+        """Ask for what a step needs.
+
+        Args:
+            asking: for losses.
+
+        Returns:
+            Half the difference of the losses along each direction, ``q`` numbers. What else the
+            optimizer's rule takes may follow: it is in the log, and goes to `_update_along`.
+        """
+        count = self._shared["q"]
+        if self._shared["two_sided"]:
+            return [(ahead - behind) / 2 for ahead, behind in asking.sides(count)]
+        here = asking.here()
+        return [asking.ahead(index) - here for index in range(count)]
+
+    def _weight(self, delta: float, parameter: torch.Tensor) -> float:
         """Return what a direction counts in the estimate of the gradient.
 
         Args:
-            slope: along it.
+            delta: half the difference of the losses along it.
             parameter: whose gradient.
         """
-        return slope
+        return delta / float(self.state[parameter]["radius"])
 
     @abc.abstractmethod
     def _needs_gradient(self, group: Group) -> bool:
@@ -162,26 +184,30 @@ class ZerothOrder(Placed, abc.ABC):
             InputError: a closure is given though there are estimates.
             NoFiniteLossError: no loss of ten steps in a row was finite.
         """
-        self._known = None
+        self._look_again()
         if closure is None:
             if self._estimates:
-                parts = zip(*self._estimates, strict=True)
-                self._finish(tuple(_rounded(sum(part) / len(part)) for part in parts))
+                self._finish()
             return None
         if self._estimates:
             raise InputError(
                 "there are estimates that no step was made from.", hint="call step() first."
             )
-        evaluated = self._evaluate(closure)
-        self._finish(evaluated.deltas)
-        return evaluated.loss
+        loss = self._evaluate(closure, None)
+        self._finish()
+        return loss
 
-    def _finish(self, deltas: tuple[float, ...]) -> None:
+    def _finish(self) -> None:
+        """Make a step from the estimates there are, of all workers."""
+        found, self._estimates = self._estimates, []
+        if self.exchange:
+            found = list(self.exchange(mean_of(found)))
+        deltas = tuple(map(_rounded, mean_of(found).deltas))
         self._update(deltas)
         self._count_skipped(deltas)
 
     @torch.no_grad()
-    def estimate(self, closure: Closure) -> float:
+    def estimate(self, closure: Closure, *, weight: float | None = None) -> float:
         """Ask for losses along the next step's directions; `step` without a closure follows.
 
         Several estimates before a step are along the same directions, and their slopes are
@@ -189,21 +215,23 @@ class ZerothOrder(Placed, abc.ABC):
 
         Args:
             closure: as for `step`.
+            weight: what this part counts; by default as many as the samples that the closure
+                returns losses of, and 1 where it returns one number.
 
         Returns:
             The mean of the losses.
         """
-        self._known = None
-        evaluated = self._evaluate(closure)
+        self._look_again()
+        loss = self._evaluate(closure, weight)
         self._go(None)
-        self._estimates.append(evaluated.deltas)
-        return evaluated.loss
+        return loss
 
     @contextlib.contextmanager
     def unperturbed(self) -> Iterator[None]:
         """In this context the parameters have their own values, also with ``pending=True``."""
         place = self._place
         with torch.no_grad():
+            self._look_again()
             self._go(None)
         try:
             yield
@@ -236,7 +264,7 @@ class ZerothOrder(Placed, abc.ABC):
             deltas: half the difference of the losses along each direction.
             settings: the options that the log names, of each group.
         """
-        self._known = None
+        self._look_again()
         names = self.log.names
         for k, group in enumerate(self.param_groups):
             group.update(zip(names, settings[k * len(names) :], strict=False))
@@ -245,33 +273,22 @@ class ZerothOrder(Placed, abc.ABC):
             self._settle()  # the way there and back changes nothing else
         self._update(deltas)
 
-    def _evaluate(self, closure: Closure) -> Evaluated:
-        """Ask for the losses; the parameters may stay perturbed."""
-        same, draw = SameNumbers(), self._shared["draws"]
-        losses: list[float] = []
-        deltas = []
-
-        def ask(place: Place | None) -> float:
-            self._go(place)
-            losses.append(number(same.call(closure)))
-            return losses[-1]
-
+    def _evaluate(self, closure: Closure, weight: float | None) -> float:
+        """Ask for the losses, and return their mean; the parameters may stay perturbed."""
+        asking = self._asking(closure)
         try:
-            here = 0.0 if self._shared["two_sided"] else ask(None)
-            for index in range(self._shared["q"]):
-                there = ask(Place(draw, index, 1))
-                if self._shared["two_sided"]:
-                    deltas.append(_rounded((there - ask(Place(draw, index, -1))) / 2))
-                else:
-                    deltas.append(_rounded(there - here))
+            deltas = self._probe(asking)
         except BaseException:
             self._go(None)
             raise
-        return Evaluated(tuple(deltas), sum(losses) / len(losses))
+        self._estimates.append(Found(weight or asking.samples, tuple(deltas)))
+        return sum(asking.losses) / len(asking.losses)
+
+    def _asking(self, closure: Closure) -> Asking:
+        return InPlace(closure, self._go, self._shared["draws"])
 
     def _update(self, deltas: tuple[float, ...]) -> None:
         """Make the step from half the differences of the losses, and begin the next one."""
-        self._estimates = []
         settings = [group[name] for group in self.param_groups for name in self.log.names]
         self.log.add(deltas, settings)
         finite = all(map(math.isfinite, deltas))
@@ -280,7 +297,9 @@ class ZerothOrder(Placed, abc.ABC):
         if not finite:
             self._go(None)
         elif any(map(self._needs_gradient, self.param_groups)):
-            self._update_whole(deltas)
+            self._go(None)
+            self._update_along(deltas)
+            self._settle()
         elif self._is_due(following):
             self._go(None, self._updates(deltas))
         else:
@@ -294,26 +313,32 @@ class ZerothOrder(Placed, abc.ABC):
     def _updates(self, deltas: Sequence[float]) -> list[Move]:
         """Return an update along directions as moves."""
         found = []
-        for index, delta in enumerate(deltas):
-            scales = []
-            for parameter, group in self._moved():
-                weight = self._weight(delta / self.state[parameter]["radius"], parameter)
-                scales.append(-group["lr"] * weight / len(deltas))
+        count = self._shared["q"]
+        for index, delta in enumerate(deltas[:count]):
+            scales = [
+                -group["lr"] * self._weight(delta, parameter) / count
+                for parameter, group in self._moved()
+            ]
             found.append(Move(self._directions(self._shared["draws"], index), scales))
         return found
 
-    def _update_whole(self, deltas: Sequence[float]) -> None:
-        """Update each parameter by its gradient's estimate, one after the other."""
-        self._go(None)
+    def _update_along(self, deltas: Sequence[float]) -> None:
+        """Update each parameter by its gradient's estimate, one after the other.
+
+        Args:
+            deltas: all that `_probe` found, of all estimates and workers.
+        """
+        count = self._shared["q"]
         for k, (parameter, group) in enumerate(self._moved()):
             self._rounding = stream_key(self._shared["seed"], ROUNDING, self._shared["draws"], k)
-            terms = []
-            for index, delta in enumerate(deltas):
-                weight = self._weight(delta / self.state[parameter]["radius"], parameter)
-                direction = self._directions(self._shared["draws"], index)[k]
-                terms.append((direction, weight / len(deltas)))
+            terms = [
+                (
+                    self._directions(self._shared["draws"], index)[k],
+                    self._weight(delta, parameter) / count,
+                )
+                for index, delta in enumerate(deltas[:count])
+            ]
             self._update_one(parameter, group, terms)
-        self._settle()
 
     def _update_one(
         self, parameter: torch.Tensor, group: Group, terms: Sequence[tuple[Direction, float]]
@@ -377,15 +402,19 @@ class ZerothOrder(Placed, abc.ABC):
                     self.state[parameter][name] = value.to(parameter.device, copy=True)
 
 
-def number(loss: Loss) -> float:
-    """Return a loss as a number: the mean of a tensor.
+def mean_of(found: Sequence[Found]) -> Found:
+    """Return what several batches came to together; sums in float64, in their order.
 
     Args:
-        loss: what a closure returned.
+        found: of each.
     """
-    if isinstance(loss, torch.Tensor):
-        return float(loss.detach().double().mean())
-    return float(loss)
+    if len(found) == 1:
+        return found[0]
+    weight = sum(part.weight for part in found)
+    parts = zip(*(part.deltas for part in found), strict=True)
+    weights = [part.weight for part in found]
+    sums = [sum(w * n for w, n in zip(weights, part, strict=True)) for part in parts]
+    return Found(weight, tuple(total / weight for total in sums))
 
 
 def _rounded(number: float) -> float:

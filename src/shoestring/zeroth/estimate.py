@@ -9,8 +9,8 @@ import torch
 
 from shoestring.core.errors import InputError
 from shoestring.kernels.streams import stream_key
+from shoestring.zeroth.asking import Closure, number
 from shoestring.zeroth.directions import family
-from shoestring.zeroth.engine import Closure, number
 from shoestring.zeroth.moves import Move, move
 from shoestring.zeroth.places import wide_zeros
 from shoestring.zeroth.same_numbers import SameNumbers

@@ -36,7 +36,7 @@ class Log:
         sizes: parameters in each group.
         start: draws before the first step.
         names: of the options that are kept of each group for each step.
-        deltas: by step, along each direction.
+        deltas: by step, along each direction; after them what else the optimizer's rule takes.
         settings: by step, the named options of the first group, then of the second, and so on.
     """
 
@@ -56,7 +56,7 @@ class Log:
         """Add a step.
 
         Args:
-            deltas: along each direction; numbers of float32.
+            deltas: along each direction, and what else there is; numbers of float32.
             settings: the named options of each group.
         """
         self.deltas.append(tuple(deltas))

@@ -187,6 +187,6 @@ class SamplingMuon(Descent):
             pending=pending,
         )
 
-    def _weight(self, slope: float, parameter: torch.Tensor) -> float:
+    def _weight(self, delta: float, parameter: torch.Tensor) -> float:
         longer = max(as_matrix(parameter).shape) if parameter.dim() > 1 else 1
-        return sign(slope) / math.sqrt(longer)
+        return sign(delta) / math.sqrt(longer)

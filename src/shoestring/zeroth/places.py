@@ -80,6 +80,14 @@ class Placed(torch.optim.Optimizer):
             self._known = self._look_up()
         return self._known
 
+    def _look_again(self) -> None:
+        """Take note of what a user has frozen, thawed or added since the last call."""
+        known, found = self._known, self._look_up()
+        if known and [id(p) for p, _ in known] != [id(p) for p, _ in found]:
+            self._go(None)  # as it was perturbed
+            self._drawn = {}
+        self._known = found
+
     def _look_up(self) -> list[tuple[torch.Tensor, Group]]:
         """Find what is trained, with its options; what shares memory with another only once."""
         found: dict[tuple[int, torch.Size], tuple[torch.Tensor, Group]] = {}
@@ -98,17 +106,18 @@ class Placed(torch.optim.Optimizer):
             if len(self._drawn) > self._shared["q"]:
                 self._drawn = {k: d for k, d in self._drawn.items() if k[0] >= draw - 1}
             tensors = [parameter for parameter, _ in self._moved()]
-            key = stream_key(self._shared["seed"], DIRECTION, draw, index)
-            self._drawn[draw, index] = self._draw(tensors, key)
+            self._drawn[draw, index] = self._draw(tensors, draw, index)
         return self._drawn[draw, index]
 
-    def _draw(self, tensors: Sequence[torch.Tensor], key: int) -> list[Direction]:
+    def _draw(self, tensors: Sequence[torch.Tensor], draw: int, index: int) -> list[Direction]:
         """Return a direction of each tensor.
 
         Args:
             tensors: what is trained.
-            key: of this direction of this step.
+            draw: of the step.
+            index: of the direction among those of the step.
         """
+        key = stream_key(self._shared["seed"], DIRECTION, draw, index)
         return family(self._shared["directions"])(tensors, key)
 
     def _move_to(self, place: Place, factor: float = 1.0) -> Move:

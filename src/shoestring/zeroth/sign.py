@@ -58,5 +58,5 @@ class ZOSign(Descent):
         True
     """
 
-    def _weight(self, slope: float, parameter: torch.Tensor) -> float:
-        return sign(slope)
+    def _weight(self, delta: float, parameter: torch.Tensor) -> float:
+        return sign(delta)

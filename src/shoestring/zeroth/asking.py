@@ -1,0 +1,97 @@
+"""How a step asks for losses: at the parameters, and on both sides of them along directions."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+
+from shoestring.zeroth.places import Place
+from shoestring.zeroth.same_numbers import SameNumbers
+
+Loss: TypeAlias = torch.Tensor | float
+Closure: TypeAlias = Callable[[], Loss]
+
+
+class Asking(abc.ABC):
+    """Asks for the losses of one step.
+
+    Attributes:
+        losses: all that were found.
+        samples: of how many samples the losses tell; 1 where a loss is one number.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.samples = 1
+
+    @abc.abstractmethod
+    def here(self) -> float:
+        """Return the loss at the parameters themselves."""
+
+    @abc.abstractmethod
+    def ahead(self, index: int) -> float:
+        """Return the loss on the side that a direction of the step points to.
+
+        Args:
+            index: of the direction.
+        """
+
+    @abc.abstractmethod
+    def sides(self, count: int) -> list[tuple[float, float]]:
+        """Return the losses ahead and behind along each direction of the step.
+
+        Args:
+            count: of directions.
+        """
+
+    def _take(self, loss: Loss) -> float:
+        """Keep a loss, and return it as a number."""
+        if isinstance(loss, torch.Tensor) and loss.dim():
+            self.samples = loss.numel()
+        self.losses.append(number(loss))
+        return self.losses[-1]
+
+
+class InPlace(Asking):
+    """Moves the parameters, and calls the closure at each place under the same random numbers.
+
+    Args:
+        closure: returns the loss.
+        go: brings the parameters to a place.
+        draw: of the step.
+    """
+
+    def __init__(self, closure: Closure, go: Callable[[Place | None], None], draw: int) -> None:
+        super().__init__()
+        self._closure, self._go, self._draw = closure, go, draw
+        self._same = SameNumbers()
+
+    def here(self) -> float:
+        """Return the loss at the parameters themselves; see `Asking.here`."""
+        return self._at(None)
+
+    def ahead(self, index: int) -> float:
+        """Return the loss on one side; see `Asking.ahead`."""
+        return self._at(Place(self._draw, index, 1))
+
+    def sides(self, count: int) -> list[tuple[float, float]]:
+        """Return the losses on both sides; see `Asking.sides`."""
+        return [(self.ahead(k), self._at(Place(self._draw, k, -1))) for k in range(count)]
+
+    def _at(self, place: Place | None) -> float:
+        self._go(place)
+        return self._take(self._same.call(self._closure))
+
+
+def number(loss: Loss) -> float:
+    """Return a loss as a number: the mean of a tensor.
+
+    Args:
+        loss: what a closure returned.
+    """
+    if isinstance(loss, torch.Tensor):
+        return float(loss.detach().double().mean())
+    return float(loss)
