@@ -325,6 +325,18 @@ _ROWS: Final = (
         paper=papers.MEZO,
     ),
     Row(
+        name="zeroth.suggest",
+        path="shoestring.zeroth.survey:suggest",
+        kind="function",
+        summary="a learning rate and eps for zeroth-order training, measured on a batch",
+    ),
+    Row(
+        name="zeroth.survey",
+        path="shoestring.zeroth.survey:survey",
+        kind="function",
+        summary="slopes, curvature and noise of a loss along random directions",
+    ),
+    Row(
         name="zeroth.replay",
         path="shoestring.zeroth.replay:replay",
         kind="function",

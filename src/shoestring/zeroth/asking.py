@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -21,11 +22,14 @@ class Asking(abc.ABC):
     Attributes:
         losses: all that were found.
         samples: of how many samples the losses tell; 1 where a loss is one number.
+        errors: standard error of half the difference of the losses along each direction, where a
+            loss is a tensor of samples; else empty.
     """
 
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.samples = 1
+        self.errors: list[float] = []
 
     @abc.abstractmethod
     def here(self) -> float:
@@ -47,12 +51,23 @@ class Asking(abc.ABC):
             count: of directions.
         """
 
+    @abc.abstractmethod
+    def leave(self) -> None:
+        """Put the parameters back, where asking has moved them."""
+
     def _take(self, loss: Loss) -> float:
         """Keep a loss, and return it as a number."""
-        if isinstance(loss, torch.Tensor) and loss.dim():
-            self.samples = loss.numel()
+        if isinstance(loss, torch.Tensor):
+            self.samples = max(loss.numel(), 1)
         self.losses.append(number(loss))
         return self.losses[-1]
+
+    def _pair(self, ahead: Loss, behind: Loss) -> tuple[float, float]:
+        """Keep the losses on both sides of a direction, and how far their samples differ."""
+        error = _error_of(ahead, behind)
+        if error is not None:
+            self.errors.append(error)
+        return self._take(ahead), self._take(behind)
 
 
 class InPlace(Asking):
@@ -71,19 +86,27 @@ class InPlace(Asking):
 
     def here(self) -> float:
         """Return the loss at the parameters themselves; see `Asking.here`."""
-        return self._at(None)
+        return self._take(self._at(None))
 
     def ahead(self, index: int) -> float:
         """Return the loss on one side; see `Asking.ahead`."""
-        return self._at(Place(self._draw, index, 1))
+        return self._take(self._at(Place(self._draw, index, 1)))
 
     def sides(self, count: int) -> list[tuple[float, float]]:
         """Return the losses on both sides; see `Asking.sides`."""
-        return [(self.ahead(k), self._at(Place(self._draw, k, -1))) for k in range(count)]
+        found = []
+        for index in range(count):
+            ahead = self._at(Place(self._draw, index, 1))
+            found.append(self._pair(ahead, self._at(Place(self._draw, index, -1))))
+        return found
 
-    def _at(self, place: Place | None) -> float:
+    def leave(self) -> None:
+        """Put the parameters back; see `Asking.leave`."""
+        self._go(None)
+
+    def _at(self, place: Place | None) -> Loss:
         self._go(place)
-        return self._take(self._same.call(self._closure))
+        return self._same.call(self._closure)
 
 
 def number(loss: Loss) -> float:
@@ -95,3 +118,13 @@ def number(loss: Loss) -> float:
     if isinstance(loss, torch.Tensor):
         return float(loss.detach().double().mean())
     return float(loss)
+
+
+def _error_of(ahead: Loss, behind: Loss) -> float | None:
+    """Return the standard error of half a difference, where it is over samples."""
+    if not (isinstance(ahead, torch.Tensor) and isinstance(behind, torch.Tensor)):
+        return None
+    if ahead.numel() < 2 or ahead.shape != behind.shape:
+        return None
+    half = (ahead.detach().double() - behind.detach().double()) / 2
+    return float(half.std()) / math.sqrt(half.numel())

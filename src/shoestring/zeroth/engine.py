@@ -29,6 +29,7 @@ from shoestring.kernels.streams import stream_key
 from shoestring.zeroth.asking import Asking, Closure, InPlace
 from shoestring.zeroth.directions import Direction, family
 from shoestring.zeroth.log import Log
+from shoestring.zeroth.monitor import Monitor
 from shoestring.zeroth.moves import Move
 from shoestring.zeroth.places import ROUNDING, Group, Place, Placed, wide_zeros
 
@@ -109,6 +110,7 @@ class ZerothOrder(Placed, abc.ABC):
         self._skipped = self._rounding = 0
         self.exchange: Exchange | None = None
         self._log: Log | None = None
+        self._monitor = Monitor()
 
     _options: ClassVar[tuple[str, ...]] = ()
     """Names of the options of its own that stay the same in all steps."""
@@ -275,16 +277,24 @@ class ZerothOrder(Placed, abc.ABC):
 
     def _evaluate(self, closure: Closure, weight: float | None) -> float:
         """Ask for the losses, and return their mean; the parameters may stay perturbed."""
-        asking = self._asking(closure)
+        asking = self.asking(closure)
         try:
             deltas = self._probe(asking)
         except BaseException:
-            self._go(None)
+            asking.leave()
             raise
-        self._estimates.append(Found(weight or asking.samples, tuple(deltas)))
-        return sum(asking.losses) / len(asking.losses)
+        counted = asking.samples if weight is None else weight
+        self._estimates.append(Found(counted, tuple(deltas)))
+        loss = sum(asking.losses) / len(asking.losses)
+        self._monitor.see(deltas[: self._shared["q"]], asking.errors, loss)
+        return loss
 
-    def _asking(self, closure: Closure) -> Asking:
+    def asking(self, closure: Closure) -> Asking:
+        """Return what asks for the losses of the next step.
+
+        Args:
+            closure: as for `step`.
+        """
         return InPlace(closure, self._go, self._shared["draws"])
 
     def _update(self, deltas: tuple[float, ...]) -> None:
@@ -411,6 +421,8 @@ def mean_of(found: Sequence[Found]) -> Found:
     if len(found) == 1:
         return found[0]
     weight = sum(part.weight for part in found)
+    if not weight:
+        raise InputError("no worker has a sample.", hint="give a batch to one of them at least.")
     parts = zip(*(part.deltas for part in found), strict=True)
     weights = [part.weight for part in found]
     sums = [sum(w * n for w, n in zip(weights, part, strict=True)) for part in parts]

@@ -1,0 +1,292 @@
+"""What the loss looks like around the parameters: how far to ask, and how far to step."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import torch
+from torch import nn
+
+from shoestring.core.errors import InputError
+from shoestring.zeroth.asking import Closure
+from shoestring.zeroth.sgd import ZOSGD
+
+RADII: Final = tuple(4.0**-k for k in range(8, 0, -1))
+"""What is tried for eps: from 1.5e-5 to 0.25."""
+
+CAUTION: Final = 3
+"""By how much the curvature may grow in training until a step overshoots the best one."""
+
+_FEW: Final = 4
+"""Directions that the radii are compared along."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What was found around the parameters.
+
+    Attributes:
+        lr: learning rate of `ZOSGD` that makes the most of a step.
+        eps: radius at which slopes are found most exactly.
+        slope: root of the mean square of the slopes along directions: the gradient's length.
+        noise: standard error of one batch's slope along a direction; 0 where it is unknown.
+        curvature: root of the mean square of the curvatures along directions; about the trace of
+            the Hessian, where that is large.
+        loss: at the parameters.
+        evaluations: how often a closure was called.
+    """
+
+    lr: float
+    eps: float
+    slope: float
+    noise: float
+    curvature: float
+    loss: float
+    evaluations: int
+
+    @property
+    def signal(self) -> float:
+        """Square of the slope over the square of the noise; infinite where noise is unknown."""
+        return (self.slope / self.noise) ** 2 if self.noise else math.inf
+
+    def __str__(self) -> str:
+        lines = [
+            f"lr {self.lr:.2e}, eps {self.eps:.1e} (from {self.evaluations} evaluations)",
+            f"slope {self.slope:.2e}, curvature {self.curvature:.2e} along a direction",
+        ]
+        if self.noise:
+            lines.append(f"noise of a batch {self.noise:.2e}: signal to noise {self.signal:.2g}")
+        return "\n".join(lines)
+
+
+class _Around(NamedTuple):
+    """What the losses at one radius come to, by direction.
+
+    Attributes:
+        slopes: along each.
+        bends: second derivatives along each.
+        errors: standard errors of the slopes, where they are known.
+    """
+
+    slopes: tuple[float, ...]
+    bends: tuple[float, ...]
+    errors: tuple[float, ...]
+
+
+@torch.no_grad()
+def survey(
+    params: nn.Module | Iterable[torch.Tensor],
+    closure: Closure | Sequence[Closure],
+    *,
+    directions: str = "rademacher",
+    count: int = 16,
+    steps: int | None = None,
+    seed: int = 0,
+) -> Survey:
+    r"""Measure slopes, curvature and noise of a loss along random directions.
+
+    Slopes :math:`\rho(\epsilon) = (f(x + \epsilon z) - f(x - \epsilon z)) / 2 \epsilon` at radii
+    from 1.5e-5 to 0.25 agree with those at the next radius where neither rounding nor the loss's
+    higher derivatives blur them: that is `eps`. Bends :math:`b = (f_+ + f_- - 2 f) / \epsilon^2`
+    have the mean :math:`\mathrm{tr}(H)`. A step of `ZOSGD` with learning rate :math:`\gamma` lowers
+    a quadratic by :math:`\gamma \|g\|^2 - \gamma^2 b (\|g\|^2 + \sigma^2) / 2` on the mean, so that
+
+    .. math::
+
+        \gamma = \frac{1}{b} \cdot \frac{\|g\|^2}{\|g\|^2 + \sigma^2}
+
+    with :math:`\|g\|` the slope and :math:`\sigma` the noise of a batch. A third of that is taken:
+    curvature grows as training goes on. With `steps` the rate is what is best for as many,
+    :math:`\sqrt{2 f / (T b \sigma^2)}`, where that is less than :math:`1 / 3b` and more than
+    :math:`\gamma / 3`, the loss being able to fall to zero.
+
+    Args:
+        params: a model, or the tensors that are trained. They are rounded once, as by a step with
+            the largest radius: by no more than the spacing of floats at their magnitude plus 0.25.
+        closure: returns the loss of one batch, as for a step. Where it returns the losses of the
+            samples, or where there are closures of several batches, their noise is measured, too.
+        directions: family of directions that the optimizer will take.
+        count: how many directions.
+        steps: of the run.
+        seed: of the directions.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: there is no parameter, the loss is not finite, or it does not change.
+
+    Source: of the best step along a quadratic, derived here; the trace by random directions is
+    Hutchinson's (1990).
+
+    Example:
+        >>> x = torch.nn.Parameter(torch.ones(100))
+        >>> found = survey([x], lambda: x.square().sum() / 2)
+        >>> round(found.curvature), round(1 / found.lr)
+        (100, 300)
+    """
+    closures = [closure] if callable(closure) else list(closure)
+    given = params.parameters() if isinstance(params, nn.Module) else params
+    tensors = [tensor for tensor in given if tensor.requires_grad]
+    if not closures or not tensors:
+        raise InputError(
+            "there is nothing to measure.", hint="give parameters that are trained, and a closure."
+        )
+    asker = _Asker(ZOSGD(tensors, lr=0.0, directions=directions, q=count, seed=seed))
+    return _survey(asker, closures, steps)
+
+
+def _survey(asker: _Asker, closures: Sequence[Closure], steps: int | None) -> Survey:
+    loss = asker.here(closures[0])
+    tried = [asker.around(closures[0], radius, _FEW, loss) for radius in RADII]
+    eps = RADII[_settled([around.slopes for around in tried], 0.01)]
+    wide = RADII[_settled([around.bends for around in tried], 0.05)]
+    found = [asker.around(closure, eps, asker.count, asker.here(closure)) for closure in closures]
+    bends = found[0].bends
+    if wide != eps:
+        bends = asker.around(closures[0], wide, asker.count, loss).bends
+    slope, noise = _signal_and_noise(found)
+    curvature = _size(bends)
+    if not slope:
+        raise InputError(
+            "the loss does not change around the parameters.",
+            hint="does the closure use them? a metric of few samples is flat: take a larger batch.",
+        )
+    if not curvature:
+        raise InputError(
+            "the loss does not bend around the parameters, so no learning rate follows from it.",
+            hint="choose one yourself, or measure at other parameters.",
+        )
+    rate = 1 / (CAUTION * curvature)
+    if noise:
+        best = rate * slope**2 / (slope**2 + noise**2)
+        horizon = math.sqrt(2 * abs(loss) / (steps * curvature)) / noise if steps else 0.0
+        rate = min(rate, max(best, horizon))
+    return Survey(rate, eps, slope, noise, curvature, loss, asker.evaluations)
+
+
+class _Asker:
+    """Asks for losses around the parameters, along directions that stay the same.
+
+    Args:
+        optimizer: that moves them.
+    """
+
+    def __init__(self, optimizer: ZOSGD) -> None:
+        self._optimizer = optimizer
+        self.count = int(optimizer.param_groups[0]["q"])
+        self.evaluations = 0
+
+    def here(self, closure: Closure) -> float:
+        """Return the loss at the parameters.
+
+        Args:
+            closure: of a batch.
+
+        Raises:
+            InputError: it is not finite.
+        """
+        self.evaluations += 1
+        loss = self._optimizer.asking(closure).here()
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is {loss} at the parameters.", hint="look at the batch and the weights."
+            )
+        return loss
+
+    def around(self, closure: Closure, radius: float, count: int, here: float) -> _Around:
+        """Return slopes and bends along some of the directions.
+
+        Args:
+            closure: of a batch.
+            radius: how far from the parameters.
+            count: of directions.
+            here: the loss at the parameters.
+        """
+        for group in self._optimizer.param_groups:
+            group["eps"] = radius
+        asking = self._optimizer.asking(closure)
+        try:
+            pairs = asking.sides(count)
+        finally:
+            asking.leave()
+        self.evaluations += len(asking.losses)
+        slopes = tuple((ahead - behind) / (2 * radius) for ahead, behind in pairs)
+        bends = tuple((ahead + behind - 2 * here) / radius**2 for ahead, behind in pairs)
+        return _Around(slopes, bends, tuple(error / radius for error in asking.errors))
+
+
+def _settled(tried: Sequence[Sequence[float]], enough: float) -> int:
+    """Return the middle of the radii at which a figure agrees with that at the next.
+
+    Args:
+        tried: by radius, along each direction.
+        enough: what share of its size it may differ by.
+    """
+    errors = []
+    for small, large in itertools.pairwise(tried):
+        error = _size([a - b for a, b in zip(small, large, strict=True)])
+        # Where both are zero, the loss is flat at this distance: that is no agreement.
+        errors.append(error if math.isfinite(error) and any(small) else math.inf)
+    sizes = map(_size, tried)
+    bars = [max(2 * min(errors), enough * size) for size in sizes]
+    good = [k for k, (error, bar) in enumerate(zip(errors, bars, strict=False)) if error <= bar]
+    return good[len(good) // 2]
+
+
+def _signal_and_noise(found: Sequence[_Around]) -> tuple[float, float]:
+    """Return the size of the slope and the standard error that a batch gives it."""
+    if found[0].errors:
+        noise = _size([error for around in found for error in around.errors])
+        square = _size([slope for around in found for slope in around.slopes]) ** 2
+    elif len(found) > 1:
+        by_direction = list(zip(*(around.slopes for around in found), strict=True))
+        noise = math.sqrt(statistics.fmean(map(statistics.variance, by_direction)))
+        square = _size([slope for slopes in by_direction for slope in slopes]) ** 2
+    else:
+        return _size(found[0].slopes), 0.0
+    # The mean of the squares has the noise's in it; where it is all noise, a share is left.
+    return math.sqrt(max(square - noise**2, 0.01 * square)), noise
+
+
+def _size(numbers: Sequence[float]) -> float:
+    """Return the root of the mean square."""
+    return math.sqrt(statistics.fmean(n * n for n in numbers)) if numbers else 0.0
+
+
+def suggest(
+    params: nn.Module | Iterable[torch.Tensor],
+    closure: Closure | Sequence[Closure],
+    *,
+    directions: str = "rademacher",
+    steps: int | None = None,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return a learning rate for `ZOSGD` and eps, measured on the model and a batch.
+
+    Both are numbers, to be had before an optimizer or a scheduler is made. `survey` tells what they
+    follow from.
+
+    Args:
+        params: as for `survey`.
+        closure: as for `survey`.
+        directions: as for `survey`.
+        steps: as for `survey`.
+        seed: as for `survey`.
+
+    Raises:
+        InputError: as for `survey`.
+
+    Example:
+        >>> from shoestring.zeroth import ZOSGD
+        >>> x = torch.nn.Parameter(torch.ones(10))
+        >>> lr, eps = suggest([x], lambda: x.square().sum())
+        >>> opt = ZOSGD([x], lr=lr, eps=eps)
+    """
+    found = survey(params, closure, directions=directions, steps=steps, seed=seed)
+    return found.lr, found.eps
