@@ -118,7 +118,7 @@ class Normal(Direction):
             z = torch.randn(part.shape, generator=generator, dtype=wide, device=tensor.device)
             z.mul_(scale * self.size)
             part.add_(z.div_(spacing).round_().mul_(spacing) if spacing else z)
-        _put_back(tensor, rows)
+        put_back(tensor, rows)
 
     def square(self, tensor: torch.Tensor) -> float:
         """Return the square of its length.
@@ -165,7 +165,7 @@ class LowRank(Direction):
         matrix = as_matrix(tensor)
         u, v = self.factors(matrix)
         matrix.addmm_(u, v.T, alpha=scale / math.sqrt(self.rank))
-        _put_back(tensor, matrix)
+        put_back(tensor, matrix)
 
 
 class Orthogonal(Direction):
@@ -193,7 +193,7 @@ class Orthogonal(Direction):
         """Add a multiple of it; see `Direction.add_to`."""
         matrix = as_matrix(tensor)
         self.drawn(matrix).add_to(matrix, scale * math.sqrt(max(matrix.shape)))
-        _put_back(tensor, matrix)
+        put_back(tensor, matrix)
 
 
 class Coordinates(Direction):
@@ -215,7 +215,7 @@ class Coordinates(Direction):
             rows = tensor.detach().reshape(-1)
             values = (self.values * scale).to(tensor)
             rows.index_add_(0, self.places.to(tensor.device), values)
-            _put_back(tensor, rows)
+            put_back(tensor, rows)
 
 
 Draw = Callable[[Sequence[torch.Tensor], int], list[Direction]]
@@ -264,8 +264,13 @@ def as_matrix(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().reshape(len(tensor), -1)
 
 
-def _put_back(tensor: torch.Tensor, changed: torch.Tensor) -> None:
-    """Write back what was changed in a copy, because no view of that shape exists."""
+def put_back(tensor: torch.Tensor, changed: torch.Tensor) -> None:
+    """Write back what was changed in a copy, where no view of that shape exists.
+
+    Args:
+        tensor: to be changed.
+        changed: a view or a copy of it, changed; or itself.
+    """
     if changed.data_ptr() != tensor.data_ptr():
         tensor.detach().copy_(changed.view(tensor.shape))
     torch.autograd.graph.increment_version(tensor)

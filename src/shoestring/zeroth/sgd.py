@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.optim.optimizer import ParamsT
 
 from shoestring.core.errors import InputError
+from shoestring.zeroth.directions import Direction
 from shoestring.zeroth.engine import ZerothOrder
 from shoestring.zeroth.places import Group, wide_zeros
+from shoestring.zeroth.published import published
 
 
 def check_momentum(momentum: float) -> None:
@@ -37,6 +41,7 @@ class Descent(ZerothOrder):
         weight_decay: share of a weight that is lost in a step, over the learning rate.
         seed: of the directions.
         pending: whether the parameters stay perturbed after a step.
+        noise: ``hash``, or ``torch`` for the numbers of MeZO's published program.
     """
 
     def __init__(
@@ -52,18 +57,26 @@ class Descent(ZerothOrder):
         weight_decay: float = 0.0,
         seed: int = 0,
         pending: bool = False,
+        noise: str = "hash",
     ) -> None:
         check_momentum(momentum)
+        _check_noise(noise, directions)
         defaults = {"lr": lr, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
         super().__init__(
             params,
-            defaults,
+            {**defaults, "noise": noise},
             directions=directions,
             q=q,
             two_sided=two_sided,
             seed=seed,
             pending=pending,
         )
+
+    def _draw(self, tensors: Sequence[torch.Tensor], draw: int, index: int) -> list[Direction]:
+        if self._shared["noise"] == "hash":
+            return super()._draw(tensors, draw, index)
+        place = draw * int(self._shared["q"]) + index
+        return published(tensors, int(self._shared["seed"]), place)
 
     def _needs_gradient(self, group: Group) -> bool:
         return bool(group["momentum"])
@@ -75,6 +88,16 @@ class Descent(ZerothOrder):
         buffer = self._buffer(parameter, "momentum_buffer")
         buffer.mul_(group["momentum"]).add_(gradient)
         self._add(parameter, group, buffer, -group["lr"])
+
+
+def _check_noise(noise: str, directions: str) -> None:
+    if noise not in ("hash", "torch"):
+        raise InputError(f"there is no noise called {noise!r}.", hint="take hash or torch.")
+    if noise == "torch" and directions != "gaussian":
+        raise InputError(
+            f"noise='torch' is of normal numbers, and directions={directions!r} are not.",
+            hint="say directions='gaussian', too.",
+        )
 
 
 class ZOSGD(Descent):
@@ -105,6 +128,8 @@ class ZOSGD(Descent):
         seed: of the directions.
         pending: whether the parameters stay perturbed after a step, for the next one, which saves a
             pass over them.
+        noise: ``hash``, or ``torch`` for the very numbers that MeZO's published program draws, seed
+            by seed; with ``directions="gaussian"``. It takes memory for the largest tensor.
 
     Raises:
         InputError: an option is outside its range.
@@ -120,3 +145,5 @@ class ZOSGD(Descent):
         >>> bool(loss < 1e-3)
         True
     """
+
+    _options = ("noise",)

@@ -41,6 +41,7 @@ class ZOSign(Descent):
         weight_decay: :math:`\lambda`.
         seed: of the directions.
         pending: whether the parameters stay perturbed after a step, for the next one.
+        noise: as for `ZOSGD`.
 
     Raises:
         InputError: an option is outside its range.
@@ -57,6 +58,8 @@ class ZOSign(Descent):
         >>> bool(loss < 1e-2)
         True
     """
+
+    _options = ("noise",)
 
     def _weight(self, delta: float, parameter: torch.Tensor) -> float:
         return sign(delta)
