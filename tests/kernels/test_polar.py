@@ -52,7 +52,7 @@ def test_newton_schulz_is_muons() -> None:
     assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("method", ["newton-schulz", "polar-express"])
+@pytest.mark.parametrize("method", ["svd", "newton-schulz", "polar-express"])
 def test_a_batch_is_each_of_its_matrices_and_zero_stays(method: str) -> None:
     batch = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(0))
     batch[1] = 0

@@ -72,8 +72,8 @@ def polar(
         eps: norms count at least this, so that zero stays zero.
 
     Returns:
-        ``[..., n, m]``, of the matrix's dtype. What has no singular value, such as zero, has no
-        single polar factor; the polynomial methods leave it zero.
+        ``[..., n, m]``, of the matrix's dtype. What the matrix maps to zero, the factor does, too:
+        that of zero is zero.
 
     Raises:
         InputError: the method is unknown, or takes no steps.
@@ -91,14 +91,22 @@ def polar(
     if method == "svd":
         if steps is not None:
             raise InputError("a decomposition takes no steps.", hint="leave steps= out.")
-        u, _, v = torch.linalg.svd(matrix.to(dtype or matrix.dtype), full_matrices=False)
-        factor: torch.Tensor = (u @ v).to(matrix.dtype)
-        return factor
+        return _decomposed(matrix.to(dtype or matrix.dtype)).to(matrix.dtype)
     if method == "newton-schulz":
         polynomials = (MUON,) * (MUON_STEPS if steps is None else steps)
     else:
         polynomials = express(EXPRESS_STEPS if steps is None else steps)
     return _composed(matrix.to(dtype or matrix.dtype), polynomials, eps).to(matrix.dtype)
+
+
+def _decomposed(matrix: torch.Tensor) -> torch.Tensor:
+    if not matrix.numel():
+        return torch.zeros_like(matrix)
+    u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+    # Vectors of no singular value are whatever the decomposition makes of rounding.
+    least = s[..., :1] * max(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
+    factor: torch.Tensor = (u * (s > least).unsqueeze(-2)) @ v
+    return factor
 
 
 def _composed(matrix: torch.Tensor, polynomials: tuple[Quintic, ...], eps: float) -> torch.Tensor:
