@@ -185,3 +185,26 @@ ZO_ADAMM: Final = Paper(
     venue="Advances in Neural Information Processing Systems",
     arxiv="1910.06513",
 )
+MARINA: Final = Paper(
+    key="gorbunov2021marina",
+    title="MARINA: Faster Non-Convex Distributed Learning with Compression",
+    authors=(
+        "Gorbunov, Eduard",
+        "Burlachenko, Konstantin",
+        "Li, Zhize",
+        "Richt{\\'a}rik, Peter",
+    ),
+    year=2021,
+    venue="International Conference on Machine Learning",
+    arxiv="2102.07845",
+)
+DECOMFL: Final = Paper(
+    key="li2025achieving",
+    title=(
+        "Achieving Dimension-Free Communication in Federated Learning via Zeroth-Order Optimization"
+    ),
+    authors=("Li, Zhe", "Ying, Bicheng", "Liu, Zidong", "Dong, Chaosheng", "Yang, Haibo"),
+    year=2025,
+    venue="International Conference on Learning Representations",
+    arxiv="2405.15861",
+)

@@ -9,7 +9,16 @@ import torch
 from torch.optim.optimizer import ParamsT
 
 from shoestring.testing import check_optimizer
-from shoestring.zeroth import ZOSGD, SamplingMuon, ZOAdam, ZOMuon, ZOSign
+from shoestring.zeroth import (
+    ZOSGD,
+    JaguarMuon,
+    JaguarSign,
+    SamplingMuon,
+    ZOAdam,
+    ZOMarina,
+    ZOMuon,
+    ZOSign,
+)
 
 CLASSES: dict[str, tuple[Callable[[ParamsT], torch.optim.Optimizer], int]] = {
     "sgd": (lambda params: ZOSGD(params, lr=0.01), 2),
@@ -21,6 +30,11 @@ CLASSES: dict[str, tuple[Callable[[ParamsT], torch.optim.Optimizer], int]] = {
     "sign": (lambda params: ZOSign(params, lr=0.01), 2),
     "muon": (lambda params: ZOMuon(params, lr=0.01), 2),
     "sampling-muon": (lambda params: SamplingMuon(params, lr=0.01), 2),
+    "jaguar-sign": (lambda params: JaguarSign(params, lr=0.01), 2),
+    "jaguar-sign-paper": (lambda params: JaguarSign(params, lr=0.01, beta=0.0, coords=1), 2),
+    "jaguar-sign-block": (lambda params: JaguarSign(params, lr=0.01, block="reference"), 2),
+    "jaguar-muon": (lambda params: JaguarMuon(params, lr=0.01), 2),
+    "marina": (lambda params: ZOMarina(params, lr=0.01, coords=2), 38),
     "adam": (lambda params: ZOAdam(params, lr=0.01), 2),
 }
 

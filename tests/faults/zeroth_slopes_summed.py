@@ -2,6 +2,6 @@
 
 PROMISE = "estimates of parts are averaged"
 SOURCE = "shoestring/zeroth/engine.py"
-OLD = "_rounded(sum(part) / len(part))"
-NEW = "_rounded(sum(part))"
+OLD = "tuple(total / weight for total in sums)"
+NEW = "tuple(total for total in sums)"
 TESTS = ("tests/zeroth/test_engine.py::test_several_estimates_are_one_step_on_their_mean",)

@@ -13,7 +13,7 @@ from torch import nn
 from shoestring.core.errors import InputError
 from shoestring.kernels.streams import stream_key
 from shoestring.zeroth import ZOSGD
-from shoestring.zeroth.engine import MOST_SKIPPED, NoFiniteLossError
+from shoestring.zeroth.engine import MOST_SKIPPED, Found, NoFiniteLossError
 from tests.oracles.streams import sign
 
 Net = nn.Sequential
@@ -223,6 +223,50 @@ def test_several_estimates_are_one_step_on_their_mean() -> None:
     one.estimate(lambda: parts(x).square().mean())
     with pytest.raises(InputError, match="estimates"):
         one.step(lambda: 0.0)
+
+
+def test_an_exchange_that_fails_leaves_the_weights() -> None:
+    model = net()
+    opt = ZOSGD(model.parameters(), lr=1e-2)
+    opt.step(loss_of(model))
+    before = bits(model)
+
+    def lost(found: Found) -> list[Found]:
+        raise ConnectionError(f"nobody takes {found}")
+
+    opt.exchange = lost
+    with pytest.raises(ConnectionError):
+        opt.step(loss_of(model))
+    assert same(bits(model), before)
+    opt.exchange = None
+    opt.step(loss_of(model))
+    assert not same(bits(model), before)
+
+
+def test_a_batch_without_samples_counts_nothing() -> None:
+    models = [net(), net()]
+    one, other = (ZOSGD(model.parameters(), lr=1e-2) for model in models)
+    one.estimate(lambda: torch.zeros(0))
+    for opt, model in ((one, models[0]), (other, models[1])):
+        opt.estimate(loss_of(model))
+        opt.step()
+    assert same(bits(models[0]), bits(models[1]))
+    with pytest.raises(InputError, match="no batch has a sample"):
+        one.step(lambda: torch.zeros(0))
+    assert same(bits(models[0]), bits(models[1]))
+
+
+@pytest.mark.parametrize("pending", [False, True])
+def test_what_is_frozen_between_steps_is_put_back_first(pending: bool) -> None:
+    model = net()
+    opt = ZOSGD(model.parameters(), lr=1e-2, pending=pending)
+    opt.step(loss_of(model))
+    with opt.unperturbed():
+        before = model[0].weight.detach().clone()
+    model[0].weight.requires_grad_(False)
+    for _ in range(2):
+        opt.step(loss_of(model))
+    assert torch.equal(model[0].weight, before)
 
 
 def test_tied_and_empty_parameters() -> None:

@@ -12,7 +12,17 @@ import torch
 from torch import nn
 
 from shoestring.core.errors import InputError
-from shoestring.zeroth import ZOSGD, Log, SamplingMuon, ZOAdam, ZOMuon, ZOSign, replay
+from shoestring.zeroth import (
+    ZOSGD,
+    JaguarMuon,
+    JaguarSign,
+    Log,
+    SamplingMuon,
+    ZOAdam,
+    ZOMuon,
+    ZOSign,
+    replay,
+)
 from shoestring.zeroth.engine import ZerothOrder
 
 
@@ -49,11 +59,25 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], ZerothOrder]] = {
     "sign": lambda m: ZOSign(m.parameters(), lr=0.01),
     "adam": lambda m: ZOAdam(m.parameters(), lr=0.01, betas=(0.5, 0.9)),
     "muon": lambda m: ZOMuon(m.parameters(), lr=0.01, method="polar-express"),
+    "jaguar": lambda m: JaguarSign(m.parameters(), lr=0.01, beta=0.3, coords=5, q=2),
+    "jaguar-muon": lambda m: JaguarMuon(m.parameters(), lr=0.01, eps=0.05, block="reference"),
     "sampling": lambda m: SamplingMuon(m.parameters(), lr=0.01),
     "groups": lambda m: ZOSGD(
         [{"params": m[0].parameters(), "lr": 0.1}, {"params": m[2].parameters(), "eps": 0.01}]
     ),
 }
+
+
+@pytest.mark.parametrize("directions", ["rademacher", "rank1", "gaussian"])
+def test_weights_that_grow_are_made_again_too(directions: str) -> None:
+    model, first = net(), net()
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
+    opt = ZOSGD(model.parameters(), lr=0.01, directions=directions)
+    for _ in range(60):
+        opt.step(lambda: (model(x) - 30).square().mean())
+    assert model[2].bias.detach().abs().max() > 3
+    replay(first, opt.log)
+    assert all(map(torch.equal, model.parameters(), first.parameters()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -53,12 +53,32 @@ def grid(radius: float, tensor: torch.Tensor, *, reach: float = 1.0) -> float:
     bits = _FRACTION_BITS.get(tensor.dtype)
     if bits is None or tensor.numel() == 0:
         return 0.0
-    low, high = (float(end) for end in tensor.detach().aminmax())
-    most = _HEADROOM * (max(-low, high) + 4 * reach * radius)
+    most = _HEADROOM * (largest(tensor) + 4 * reach * radius)
     if not 0 < most < math.inf:
         return 0.0
     finest = math.floor(math.log2(radius)) - _DIGITS
     return float(2.0 ** min(math.ceil(math.log2(most)) - bits, finest))
+
+
+def largest(tensor: torch.Tensor) -> float:
+    """Return the largest magnitude of a tensor's entries.
+
+    Args:
+        tensor: of a floating dtype, not empty.
+    """
+    low, high = (float(end) for end in tensor.detach().aminmax())
+    return max(-low, high)
+
+
+def room(spacing: float, dtype: torch.dtype) -> float:
+    """Return the magnitude up to which floats are no farther apart than a spacing.
+
+    Args:
+        spacing: of a grid; with 0 there is no bound.
+        dtype: of the floats.
+    """
+    bits = _FRACTION_BITS.get(dtype)
+    return spacing * 2.0 ** (bits + 1) if bits and spacing else math.inf
 
 
 def snapped(radius: float, tensor: torch.Tensor) -> float:

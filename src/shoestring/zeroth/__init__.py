@@ -1,9 +1,19 @@
 """Training by forward passes alone: zeroth-order optimizers, at the memory of inference."""
 
 from shoestring.zeroth.adam import ZOAdam as ZOAdam
+from shoestring.zeroth.catch_up import catch_up as catch_up
+from shoestring.zeroth.catch_up import rejoin as rejoin
 from shoestring.zeroth.estimate import Estimate as Estimate
 from shoestring.zeroth.estimate import estimate_gradient as estimate_gradient
+from shoestring.zeroth.guarantees import Assumption as Assumption
+from shoestring.zeroth.guarantees import Guarantee as Guarantee
+from shoestring.zeroth.guarantees import difference_error as difference_error
+from shoestring.zeroth.guarantees import finite_difference_radius as finite_difference_radius
+from shoestring.zeroth.guarantees import guarantee as guarantee
+from shoestring.zeroth.jaguar import JaguarMuon as JaguarMuon
+from shoestring.zeroth.jaguar import JaguarSign as JaguarSign
 from shoestring.zeroth.log import Log as Log
+from shoestring.zeroth.marina import ZOMarina as ZOMarina
 from shoestring.zeroth.monitor import NoiseWarning as NoiseWarning
 from shoestring.zeroth.muon import SamplingMuon as SamplingMuon
 from shoestring.zeroth.muon import ZOMuon as ZOMuon
@@ -15,3 +25,5 @@ from shoestring.zeroth.sign import ZOSign as ZOSign
 from shoestring.zeroth.survey import Survey as Survey
 from shoestring.zeroth.survey import suggest as suggest
 from shoestring.zeroth.survey import survey as survey
+from shoestring.zeroth.workers import AllGather as AllGather
+from shoestring.zeroth.workers import Workers as Workers

@@ -21,7 +21,7 @@ class Asking(abc.ABC):
 
     Attributes:
         losses: all that were found.
-        samples: of how many samples the losses tell; 1 where a loss is one number.
+        samples: of how many samples a loss tells; 1 where it is one number.
         errors: standard error of half the difference of the losses along each direction, where a
             loss is a tensor of samples; else empty.
     """
@@ -58,7 +58,7 @@ class Asking(abc.ABC):
     def _take(self, loss: Loss) -> float:
         """Keep a loss, and return it as a number."""
         if isinstance(loss, torch.Tensor):
-            self.samples = max(loss.numel(), 1)
+            self.samples = loss.numel()
         self.losses.append(number(loss))
         return self.losses[-1]
 

@@ -21,17 +21,18 @@ from typing import ClassVar, Final, NamedTuple, TypeAlias, overload
 
 import numpy as np
 import torch
-from torch.optim.optimizer import ParamsT, StateDict
+from torch.optim.optimizer import ParamsT
 
 from shoestring.core.errors import InputError
 from shoestring.kernels.rounding import add_rounded_
 from shoestring.kernels.streams import stream_key
 from shoestring.zeroth.asking import Asking, Closure, InPlace
 from shoestring.zeroth.directions import Direction, family
+from shoestring.zeroth.kept import Group, wide_zeros
 from shoestring.zeroth.log import Log
 from shoestring.zeroth.monitor import Monitor
 from shoestring.zeroth.moves import Move
-from shoestring.zeroth.places import ROUNDING, Group, Place, Placed, wide_zeros
+from shoestring.zeroth.places import ROUNDING, Place, Placed
 
 Exchange: TypeAlias = Callable[["Found"], Sequence["Found"]]
 """Takes what this worker found, and returns what each worker found, in the order of all."""
@@ -202,8 +203,16 @@ class ZerothOrder(Placed, abc.ABC):
     def _finish(self) -> None:
         """Make a step from the estimates there are, of all workers."""
         found, self._estimates = self._estimates, []
-        if self.exchange:
-            found = list(self.exchange(mean_of(found)))
+        try:
+            if self.exchange:
+                found = list(self.exchange(mean_of(found)))
+            if not any(part.weight for part in found):
+                raise InputError(
+                    "no batch has a sample.", hint="give a loss of one sample or more."
+                )
+        except BaseException:
+            self._go(None)
+            raise
         deltas = tuple(map(_rounded, mean_of(found).deltas))
         self._update(deltas)
         self._count_skipped(deltas)
@@ -310,6 +319,7 @@ class ZerothOrder(Placed, abc.ABC):
             self._go(None)
             self._update_along(deltas)
             self._settle()
+            self._measure()
         elif self._is_due(following):
             self._go(None, self._updates(deltas))
         else:
@@ -325,11 +335,11 @@ class ZerothOrder(Placed, abc.ABC):
         found = []
         count = self._shared["q"]
         for index, delta in enumerate(deltas[:count]):
-            scales = [
-                -group["lr"] * self._weight(delta, parameter) / count
-                for parameter, group in self._moved()
-            ]
-            found.append(Move(self._directions(self._shared["draws"], index), scales))
+            directions, scales = self._directions(self._shared["draws"], index), []
+            for (parameter, group), direction in zip(self._moved(), directions, strict=True):
+                scales.append(-group["lr"] * self._weight(delta, parameter) / count)
+                self.state[parameter]["largest"] += abs(scales[-1]) * direction.reach
+            found.append(Move(directions, scales))
         return found
 
     def _update_along(self, deltas: Sequence[float]) -> None:
@@ -397,32 +407,17 @@ class ZerothOrder(Placed, abc.ABC):
             words = "a step was left out: its loss is not finite."
             warnings.warn(words, RuntimeWarning, stacklevel=5)
 
-    def load_state_dict(self, state_dict: StateDict) -> None:
-        """Load options and state; tensors of the state keep the dtypes they were saved in.
-
-        Args:
-            state_dict: of `state_dict`.
-        """
-        super().load_state_dict(state_dict)
-        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-        ours = [parameter for group in self.param_groups for parameter in group["params"]]
-        for index, parameter in zip(saved, ours, strict=True):
-            for name, value in state_dict["state"].get(index, {}).items():
-                if isinstance(value, torch.Tensor):  # torch has cast it to the parameter's dtype
-                    self.state[parameter][name] = value.to(parameter.device, copy=True)
-
 
 def mean_of(found: Sequence[Found]) -> Found:
     """Return what several batches came to together; sums in float64, in their order.
 
     Args:
-        found: of each.
+        found: of each; those of no weight are left out.
     """
+    found = [part for part in found if part.weight] or found[:1]
     if len(found) == 1:
         return found[0]
     weight = sum(part.weight for part in found)
-    if not weight:
-        raise InputError("no worker has a sample.", hint="give a batch to one of them at least.")
     parts = zip(*(part.deltas for part in found), strict=True)
     weights = [part.weight for part in found]
     sums = [sum(w * n for w, n in zip(weights, part, strict=True)) for part in parts]

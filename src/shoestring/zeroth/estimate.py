@@ -11,8 +11,8 @@ from shoestring.core.errors import InputError
 from shoestring.kernels.streams import stream_key
 from shoestring.zeroth.asking import Closure, number
 from shoestring.zeroth.directions import family
+from shoestring.zeroth.kept import wide_zeros
 from shoestring.zeroth.moves import Move, move
-from shoestring.zeroth.places import wide_zeros
 from shoestring.zeroth.same_numbers import SameNumbers
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shoestring.core.documents import read_document, write_text
+from shoestring.core.documents import parse_document, read_document, write_text
 from shoestring.core.errors import InputError
 
 SCHEMA: Final = "shoestring/zolog/1"
@@ -71,6 +71,10 @@ class Log:
         Raises:
             InputError: it cannot be written.
         """
+        write_text(path, self.to_json())
+
+    def to_json(self) -> str:
+        """Return the log as a JSON document."""
         columns = np.array(self.settings, np.float64).reshape(len(self), -1)
         document = {
             "schema": SCHEMA,
@@ -84,7 +88,7 @@ class Log:
             "deltas": _packed(np.array(self.deltas, np.float32)),
             "settings": [_column(column) for column in columns.T],
         }
-        write_text(path, json.dumps(document))
+        return json.dumps(document)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Log:
@@ -105,14 +109,29 @@ class Log:
             ...     Log.load(f"{folder}/run.zolog") == log
             True
         """
-        found = read_document(path, SCHEMA, most_bytes=MOST_BYTES)
-        try:
-            return _read(found)
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
-            raise InputError(
-                f"{os.fspath(path)} is no log of a zeroth-order optimizer ({error}).",
-                hint="it may be damaged; logs are written by opt.log.save.",
-            ) from error
+        return _log_in(read_document(path, SCHEMA, most_bytes=MOST_BYTES), os.fspath(path))
+
+    @classmethod
+    def from_json(cls, text: str) -> Log:
+        """Read a log from the text of its document, which may come from anywhere.
+
+        Args:
+            text: of `to_json`.
+
+        Raises:
+            InputError: it is no log.
+        """
+        return _log_in(parse_document(text, SCHEMA, most_bytes=MOST_BYTES), "the text")
+
+
+def _log_in(document: Mapping[str, Any], name: str) -> Log:
+    try:
+        return _read(document)
+    except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        raise InputError(
+            f"{name} is no log of a zeroth-order optimizer ({error}).",
+            hint="it may be damaged; logs are written by opt.log.save.",
+        ) from error
 
 
 def _column(values: Numbers) -> float | str:

@@ -11,7 +11,7 @@ from shoestring.core.errors import InputError
 from shoestring.kernels.polar import METHODS, polar
 from shoestring.zeroth.directions import as_matrix
 from shoestring.zeroth.engine import ZerothOrder
-from shoestring.zeroth.places import Group, wide_zeros
+from shoestring.zeroth.kept import Group, wide_zeros
 from shoestring.zeroth.sgd import Descent, check_momentum
 from shoestring.zeroth.sign import sign
 

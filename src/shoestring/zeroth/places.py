@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from shoestring.core.errors import InputError
-from shoestring.kernels.stages import Stages, grid
+from shoestring.kernels.stages import Stages, grid, largest, room
 from shoestring.kernels.streams import stream_key
 from shoestring.zeroth.directions import Direction, family
+from shoestring.zeroth.kept import Group, Keeping
 from shoestring.zeroth.moves import Move, move
-
-Group: TypeAlias = dict[str, Any]
 
 SNAPPED: Final = 256
 """Draws after which radii are fitted anew to weights that may have grown."""
@@ -27,8 +26,9 @@ DIRECTION, ROUNDING = 0, 1
 """What a key of a stream is for, beside seed and draw."""
 
 _HALF: Final = (torch.bfloat16, torch.float16)
-_UNKNOWN: Final = {"radius": 0.0, "spacing": 0.0, "settled": 0.0, "eps": 0.0}
-"""How far a tensor is moved, on which grid, what it is settled for, and for which eps."""
+_UNKNOWN: Final = dict.fromkeys(("radius", "spacing", "settled", "eps", "largest", "room"), 0.0)
+"""How far a tensor is moved, on which grid, what it is settled for, and for which eps; a bound of
+its largest magnitude, and the magnitude up to which the grid is good."""
 
 
 class Place(NamedTuple):
@@ -45,7 +45,7 @@ class Place(NamedTuple):
     sign: int
 
 
-class Placed(torch.optim.Optimizer):
+class Placed(Keeping):
     """An optimizer that moves its parameters along directions, and back."""
 
     def _begin(self) -> None:
@@ -88,18 +88,8 @@ class Placed(torch.optim.Optimizer):
             self._drawn = {}
         self._known = found
 
-    def _look_up(self) -> list[tuple[torch.Tensor, Group]]:
-        """Find what is trained, with its options; what shares memory with another only once."""
-        found: dict[tuple[int, torch.Size], tuple[torch.Tensor, Group]] = {}
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.requires_grad and parameter.numel():
-                    found.setdefault((parameter.data_ptr(), parameter.shape), (parameter, group))
-        for parameter, group in found.values():
-            if not self.state[parameter]:
-                buffers = self._buffers(parameter, group)
-                self.state[parameter] = {**_UNKNOWN, **buffers}
-        return list(found.values())
+    def _state_of(self, parameter: torch.Tensor, group: Group) -> dict[str, Any]:
+        return {**_UNKNOWN, **self._buffers(parameter, group)}
 
     def _directions(self, draw: int, index: int) -> list[Direction]:
         if (draw, index) not in self._drawn:
@@ -129,8 +119,13 @@ class Placed(torch.optim.Optimizer):
 
     def _is_due(self, draw: int) -> bool:
         """Whether the radii are to be fitted before some draw."""
-        stale = any(self.state[p]["eps"] != group["eps"] for p, group in self._moved())
-        return stale or draw % SNAPPED == 0
+        if draw % SNAPPED == 0:
+            return True
+        for parameter, group in self._moved():
+            state = self.state[parameter]
+            if state["eps"] != group["eps"] or state["largest"] > state["room"]:
+                return True
+        return False
 
     def _fit(self) -> None:
         """Choose how far each tensor is moved; the parameters have their own values."""
@@ -146,7 +141,23 @@ class Placed(torch.optim.Optimizer):
             # By a power of two that holds all entries, where they are not of one size.
             most = 2.0 ** math.ceil(math.log2(2 * eps * direction.reach))
             settled = radius if direction.unit else most
-            self.state[parameter].update(eps=eps, radius=radius, spacing=spacing, settled=settled)
+            most_of_it = largest(parameter)
+            good = room(spacing, parameter.dtype) - 4 * eps * direction.reach
+            self.state[parameter].update(
+                eps=eps,
+                radius=radius,
+                spacing=spacing,
+                settled=settled,
+                largest=most_of_it,
+                # Where even the coarsest grid is too fine for it, another fit is no better.
+                room=good if most_of_it <= good else math.inf,
+            )
+
+    def _measure(self) -> None:
+        """Take note of how large the parameters are now."""
+        for parameter, _ in self._moved():
+            if self.state[parameter]["room"] < math.inf:
+                self.state[parameter]["largest"] = largest(parameter)
 
     def _go(self, place: Place | None, updates: Sequence[Move] = ()) -> None:
         """Bring the parameters to a place, and update them on the way."""
@@ -211,13 +222,3 @@ class Placed(torch.optim.Optimizer):
     def _settle(self) -> None:
         """Round the parameters so that their radius rounds nothing."""
         self._shift([], (0, 0))
-
-
-def wide_zeros(parameter: torch.Tensor) -> torch.Tensor:
-    """Return zeros of a parameter's shape, in float32 at least, row by row.
-
-    Args:
-        parameter: of any dtype and layout.
-    """
-    wide = torch.float64 if parameter.dtype is torch.float64 else torch.float32
-    return torch.zeros_like(parameter, dtype=wide, memory_format=torch.contiguous_format)

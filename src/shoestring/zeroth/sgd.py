@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 from shoestring.core.errors import InputError
 from shoestring.zeroth.directions import Direction
 from shoestring.zeroth.engine import ZerothOrder
-from shoestring.zeroth.places import Group, wide_zeros
+from shoestring.zeroth.kept import Group, wide_zeros
 from shoestring.zeroth.published import published
 
 

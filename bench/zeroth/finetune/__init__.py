@@ -1,0 +1,1 @@
+"""What each optimizer gains over a linear probe when a packaged MiniLM is fine-tuned."""
