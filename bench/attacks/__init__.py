@@ -1,0 +1,1 @@
+"""Black-box attacks on small networks that classify Fashion-MNIST."""
