@@ -36,6 +36,12 @@ SCENARIOS: Final[dict[str, tuple[str, ...]]] = {
     "trainers": ("-m", "bench.trainers"),
     "remat-solvers": ("-m", "bench.remat_solvers"),
     "remat": ("-m", "bench.remat.run"),
+    "attacks": ("-m", "bench.attacks.run"),
+    "zeroth-speed": ("-m", "bench.zeroth.speed"),
+    "zeroth-memory": ("-m", "bench.zeroth.memory"),
+    "zeroth-samplers": ("-m", "bench.zeroth.samplers"),
+    "zeroth-targets": ("-m", "bench.zeroth.targets"),
+    "zeroth-finetune": ("-m", "bench.zeroth.finetune"),
     "demo": ("recipes/demo.py", "--out", str(RESULTS)),
 }
 """Words after ``python``, by scenario."""

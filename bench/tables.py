@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from bench.attacks.table import TABLES as ATTACKS
 from bench.counters.table import counters, flopco, speed, summary
 from bench.harness import RESULTS, Result, has_changed, is_older, read_result
 from bench.honesty_results import sources
@@ -20,6 +21,7 @@ from bench.remat.table import TABLES as REMAT
 from bench.roofline_table import roofline
 from bench.techniques_table import TECHNIQUES
 from bench.trainers_table import trainers
+from bench.zeroth.table import TABLES as ZEROTH
 from shoestring.core.documents import read_document
 from shoestring.core.units import format_bytes, format_seconds
 
@@ -303,8 +305,10 @@ RENDERERS: Final[dict[str, Callable[[Path], str]]] = {
     "roofline": roofline,
     "trace-speed": trace_speed,
     "trainers": trainers,
+    **ATTACKS,
     **REMAT,
     **TECHNIQUES,
+    **ZEROTH,
 }
 """Tables by the name that a page calls them by."""
 

@@ -208,3 +208,97 @@ DECOMFL: Final = Paper(
     venue="International Conference on Learning Representations",
     arxiv="2405.15861",
 )
+LOZO: Final = Paper(
+    key="chen2025enhancing",
+    title="Enhancing Zeroth-order Fine-tuning for Language Models with Low-rank Structures",
+    authors=("Chen, Yiming", "Zhang, Yuan", "Cao, Liyuan", "Yuan, Kun", "Wen, Zaiwen"),
+    year=2025,
+    venue="International Conference on Learning Representations",
+    arxiv="2410.07698",
+)
+ZO_MUON: Final = Paper(
+    key="lang2026powering",
+    title="Powering Up Zeroth-Order Training via Subspace Gradient Orthogonalization",
+    authors=(
+        "Lang, Yicheng",
+        "Wang, Changsheng",
+        "Zhang, Yihua",
+        "Hong, Mingyi",
+        "Zhang, Zheng",
+        "Yin, Wotao",
+        "Liu, Sijia",
+    ),
+    year=2026,
+    arxiv="2602.17155",
+)
+HIZOO: Final = Paper(
+    key="zhao2025second",
+    title=(
+        "Second-Order Fine-Tuning without Pain for LLMs: A Hessian Informed Zeroth-Order Optimizer"
+    ),
+    authors=(
+        "Zhao, Yanjun",
+        "Dang, Sizhe",
+        "Ye, Haishan",
+        "Dai, Guang",
+        "Qian, Yi",
+        "Tsang, Ivor W.",
+    ),
+    year=2025,
+    venue="International Conference on Learning Representations",
+    arxiv="2402.15173",
+)
+SPARSE_MEZO: Final = Paper(
+    key="liu2025sparse",
+    title=("Sparse MeZO: Less Parameters for Better Performance in Zeroth-Order LLM Fine-Tuning"),
+    authors=(
+        "Liu, Yong",
+        "Zhu, Zirui",
+        "Gong, Chaoyu",
+        "Cheng, Minhao",
+        "Hsieh, Cho-Jui",
+        "You, Yang",
+    ),
+    year=2025,
+    venue="Advances in Neural Information Processing Systems",
+    arxiv="2402.15751",
+)
+MEZO_SVRG: Final = Paper(
+    key="gautam2024variance",
+    title="Variance-reduced Zeroth-Order Methods for Fine-Tuning Language Models",
+    authors=(
+        "Gautam, Tanmay",
+        "Park, Youngsuk",
+        "Zhou, Hao",
+        "Raman, Parameswaran",
+        "Ha, Wooseok",
+    ),
+    year=2024,
+    arxiv="2404.08080",
+)
+FORWARD: Final = Paper(
+    key="baydin2022gradients",
+    title="Gradients without Backpropagation",
+    authors=(
+        'Baydin, At{\\i}l{\\i}m G{\\"u}ne{\\c{s}}',
+        "Pearlmutter, Barak A.",
+        "Syme, Don",
+        "Wood, Frank",
+        "Torr, Philip",
+    ),
+    year=2022,
+    arxiv="2202.08587",
+)
+SQUARE: Final = Paper(
+    key="andriushchenko2020square",
+    title="Square Attack: A Query-Efficient Black-Box Adversarial Attack via Random Search",
+    authors=(
+        "Andriushchenko, Maksym",
+        "Croce, Francesco",
+        "Flammarion, Nicolas",
+        "Hein, Matthias",
+    ),
+    year=2020,
+    venue="European Conference on Computer Vision",
+    arxiv="1912.00049",
+)

@@ -31,7 +31,7 @@ def test_a_technique_has_a_page_and_a_row(row: catalog.Row) -> None:
     assert f"(papers/{row.name}.md)" in (DOCS / "index.md").read_text()
 
 
-MEASURES = {"flopco", "guarantees", "jaguar"}
+MEASURES = {"attacks", "flopco", "guarantees", "jaguar", "twin", "zo-compound", "zo-variants"}
 """Pages of what is no technique."""
 
 

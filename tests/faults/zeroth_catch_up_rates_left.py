@@ -2,6 +2,6 @@
 
 PROMISE = "catching up leaves the rates as they were"
 SOURCE = "shoestring/zeroth/catch_up.py"
-OLD = "            group.update(options)\n"
+OLD = "            set_options(group, log.names, options)\n"
 NEW = "            pass\n"
 TESTS = ("tests/zeroth/test_catch_up.py::test_a_scheduler_is_stepped_as_often_as_steps_were_made",)

@@ -13,7 +13,8 @@ from torch import nn
 from shoestring.core.errors import InputError
 from shoestring.kernels.streams import stream_key
 from shoestring.zeroth import ZOSGD
-from shoestring.zeroth.engine import MOST_SKIPPED, Found, NoFiniteLossError
+from shoestring.zeroth.engine import MOST_SKIPPED, NoFiniteLossError
+from shoestring.zeroth.found import Found
 from tests.oracles.streams import sign
 
 Net = nn.Sequential

@@ -68,6 +68,36 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], ZerothOrder]] = {
 }
 
 
+def test_a_momentum_that_is_scheduled_is_in_the_log() -> None:
+    model, first = net(), net()
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(1))
+    opt = ZOAdam(model.parameters(), lr=0.01)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(opt, 0.02, total_steps=10)
+    for _ in range(8):
+        opt.step(lambda: model(x).square().mean())
+        cycle.step()
+    assert opt.param_groups[0]["betas"] != (0.9, 0.999)
+    replay(first, opt.log)
+    assert all(map(torch.equal, model.parameters(), first.parameters()))
+
+
+def test_a_log_that_begins_in_a_run_with_a_state_is_refused() -> None:
+    model = net()
+    opt = trained(lambda m: ZOSGD(m.parameters(), lr=0.01, momentum=0.9), model, steps=3)
+    again = ZOSGD(model.parameters(), lr=0.01, momentum=0.9)
+    again.load_state_dict(opt.state_dict())
+    again.step(lambda: model(torch.ones(2, 6)).square().mean())
+    with pytest.raises(InputError, match="begins at step 3 of a run"):
+        replay(net(), again.log)
+
+
+def test_options_that_differ_between_groups_are_refused() -> None:
+    model = net()
+    groups = [{"params": model[0].parameters(), "eps_root": 0.1}, {"params": model[2].parameters()}]
+    with pytest.raises(InputError, match="eps_root differs between groups"):
+        ZOAdam(groups)
+
+
 @pytest.mark.parametrize("directions", ["rademacher", "rank1", "gaussian"])
 def test_weights_that_grow_are_made_again_too(directions: str) -> None:
     model, first = net(), net()

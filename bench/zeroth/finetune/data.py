@@ -154,6 +154,14 @@ def frozen() -> dict[str, torch.Tensor]:
     return found
 
 
+def probe_score() -> tuple[float, float]:
+    """Return mean loss and accuracy of the probe on the test part."""
+    known, labels = frozen(), load().test.labels
+    logits = nn.functional.linear(known["test"], known["weight"], known["bias"])
+    right = (logits.argmax(1) == labels).float().mean()
+    return float(nn.functional.cross_entropy(logits, labels)), float(right)
+
+
 def _fitted(features: torch.Tensor, labels: torch.Tensor, decay: float) -> nn.Linear:
     head = nn.Linear(features.shape[1], len(tweets.LABELS))
     nn.init.zeros_(head.weight)

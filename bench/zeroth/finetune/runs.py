@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bench.harness import RESULTS, ROOT, machine, source_hash
+from bench.zeroth.finetune.data import probe_score
 from bench.zeroth.finetune.methods import METHODS
 from bench.zeroth.finetune.task import Task
 from shoestring.core.documents import read_document, write_text
@@ -111,6 +112,7 @@ def make(run: Run, task: Task) -> dict[str, object]:
         "finished": finished,
         "curve": curve,
         "test": test,
+        "probe": probe_score(),
         "seconds": seconds,
         "evaluations": method.evaluations,
         "state_bytes": held,

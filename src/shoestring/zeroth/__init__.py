@@ -1,18 +1,24 @@
 """Training by forward passes alone: zeroth-order optimizers, at the memory of inference."""
 
 from shoestring.zeroth.adam import ZOAdam as ZOAdam
+from shoestring.zeroth.attacks import Attack as Attack
+from shoestring.zeroth.attacks import attack as attack
 from shoestring.zeroth.catch_up import catch_up as catch_up
 from shoestring.zeroth.catch_up import rejoin as rejoin
+from shoestring.zeroth.conservative import ZOConservative as ZOConservative
 from shoestring.zeroth.estimate import Estimate as Estimate
 from shoestring.zeroth.estimate import estimate_gradient as estimate_gradient
+from shoestring.zeroth.forward_gradient import ForwardGradient as ForwardGradient
 from shoestring.zeroth.guarantees import Assumption as Assumption
 from shoestring.zeroth.guarantees import Guarantee as Guarantee
 from shoestring.zeroth.guarantees import difference_error as difference_error
 from shoestring.zeroth.guarantees import finite_difference_radius as finite_difference_radius
 from shoestring.zeroth.guarantees import guarantee as guarantee
+from shoestring.zeroth.hizoo import HiZOO as HiZOO
 from shoestring.zeroth.jaguar import JaguarMuon as JaguarMuon
 from shoestring.zeroth.jaguar import JaguarSign as JaguarSign
 from shoestring.zeroth.log import Log as Log
+from shoestring.zeroth.lozo import LOZO as LOZO
 from shoestring.zeroth.marina import ZOMarina as ZOMarina
 from shoestring.zeroth.monitor import NoiseWarning as NoiseWarning
 from shoestring.zeroth.muon import SamplingMuon as SamplingMuon
@@ -22,8 +28,11 @@ from shoestring.zeroth.oracle import Oracle as Oracle
 from shoestring.zeroth.replay import replay as replay
 from shoestring.zeroth.sgd import ZOSGD as ZOSGD
 from shoestring.zeroth.sign import ZOSign as ZOSign
+from shoestring.zeroth.sparse import SparseZO as SparseZO
+from shoestring.zeroth.subspace_muon import SubspaceZOMuon as SubspaceZOMuon
 from shoestring.zeroth.survey import Survey as Survey
 from shoestring.zeroth.survey import suggest as suggest
 from shoestring.zeroth.survey import survey as survey
+from shoestring.zeroth.svrg import ZOSVRG as ZOSVRG
 from shoestring.zeroth.workers import AllGather as AllGather
 from shoestring.zeroth.workers import Workers as Workers

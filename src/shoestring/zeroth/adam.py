@@ -53,7 +53,7 @@ class ZOAdam(ZerothOrder):
         True
     """
 
-    _options = ("betas", "eps_root")
+    _options = ("eps_root",)
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from shoestring.core.errors import InputError
 from shoestring.zeroth.engine import ZerothOrder
-from shoestring.zeroth.log import MOST_BYTES, Log
+from shoestring.zeroth.log import MOST_BYTES, Log, option_of, set_options
 from shoestring.zeroth.workers import Workers
 
 
@@ -54,13 +54,14 @@ def catch_up(optimizer: ZerothOrder, log: Log) -> int:
             f"the log is of the steps {log.start} to {end}, and this optimizer is at {reached}.",
             hint="begin with a checkpoint within these, or with a log that began earlier.",
         )
-    before = [{name: group[name] for name in log.names} for group in optimizer.param_groups]
+    groups = optimizer.param_groups
+    before = [[option_of(group, name) for name in log.names] for group in groups]
     try:
         for step in range(reached - log.start, len(log)):
             optimizer.repeat(log.deltas[step], log.settings[step])
     finally:
-        for group, options in zip(optimizer.param_groups, before, strict=True):
-            group.update(options)
+        for group, options in zip(groups, before, strict=True):
+            set_options(group, log.names, options)
     return end - reached
 
 

@@ -16,11 +16,12 @@ import abc
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import ClassVar, Final, NamedTuple, TypeAlias, overload
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Final, overload
 
 import numpy as np
 import torch
+from torch import nn
 from torch.optim.optimizer import ParamsT
 
 from shoestring.core.errors import InputError
@@ -28,37 +29,24 @@ from shoestring.kernels.rounding import add_rounded_
 from shoestring.kernels.streams import stream_key
 from shoestring.zeroth.asking import Asking, Closure, InPlace
 from shoestring.zeroth.directions import Direction, family
+from shoestring.zeroth.found import Exchange, Found, mean_of
 from shoestring.zeroth.kept import Group, wide_zeros
-from shoestring.zeroth.log import Log
+from shoestring.zeroth.log import Log, option_of, set_options
 from shoestring.zeroth.monitor import Monitor
 from shoestring.zeroth.moves import Move
-from shoestring.zeroth.places import ROUNDING, Place, Placed
-
-Exchange: TypeAlias = Callable[["Found"], Sequence["Found"]]
-"""Takes what this worker found, and returns what each worker found, in the order of all."""
+from shoestring.zeroth.places import HALF, ROUNDING, TWIN, Place, Placed
+from shoestring.zeroth.scratch import ScratchForward
+from shoestring.zeroth.twin import TwinForward
 
 MOST_SKIPPED: Final = 10
 """Steps in a row without a finite loss after which it is an error."""
 
-_SHARED: Final = ("directions", "q", "two_sided", "seed")
-_SETTINGS: Final = ("lr", "eps", "weight_decay", "momentum")
+_SETTINGS: Final = ("lr", "eps", "weight_decay", "momentum", "betas.0", "betas.1")
+"""Options that schedulers may change, as the log names them."""
 
 
 class NoFiniteLossError(InputError):
     """Too many steps in a row had a loss that is infinite or undefined."""
-
-
-class Found(NamedTuple):
-    """What the losses of one batch came to.
-
-    Attributes:
-        weight: what the batch counts among others.
-        deltas: half the difference of the losses along each direction; after them what else the
-            optimizer's rule takes.
-    """
-
-    weight: float
-    deltas: tuple[float, ...]
 
 
 class ZerothOrder(Placed, abc.ABC):
@@ -75,6 +63,10 @@ class ZerothOrder(Placed, abc.ABC):
         seed: of the directions.
         pending: whether the parameters stay perturbed after a step, for the next one, which saves a
             pass over them. `unperturbed` puts them back.
+        model: whose parameters these are; needed for ``forward="twin"``, and of use for parameters
+            of fewer bits than float32: then no more than those of one function are copied.
+        forward: ``inplace`` moves the parameters and calls the closure at each place; ``twin``
+            calls it once for all places and writes to none, see `twin.TwinForward`.
 
     Attributes:
         exchange: called before each step with what this worker found; returns what all found. None
@@ -91,8 +83,11 @@ class ZerothOrder(Placed, abc.ABC):
         two_sided: bool,
         seed: int,
         pending: bool,
+        model: nn.Module | None = None,
+        forward: str = "inplace",
     ) -> None:
         family(directions)
+        _check_forward(forward, model, pending=pending, two_sided=two_sided)
         if q < 1:
             raise InputError(f"a step needs a direction, and q={q}.", hint="set q=1 or more.")
         if pending and not two_sided:
@@ -103,7 +98,12 @@ class ZerothOrder(Placed, abc.ABC):
         shared |= {"seed": seed, "draws": 0, "perturbed": False}
         self._begin()
         super().__init__(params, {**defaults, **shared})
+        for name in self._options:
+            if any(group[name] != self._shared[name] for group in self.param_groups):
+                raise InputError(f"{name} differs between groups.", hint="give it once, for all.")
         self._moved()  # there is state from now on: a checkpoint is loaded into it
+        self._model: nn.Module | None = model
+        self._forward: str = forward
 
     def _begin(self) -> None:
         super()._begin()
@@ -112,9 +112,13 @@ class ZerothOrder(Placed, abc.ABC):
         self.exchange: Exchange | None = None
         self._log: Log | None = None
         self._monitor = Monitor()
+        self._model, self._forward = None, "inplace"
+
+    _common: ClassVar[tuple[str, ...]] = ("directions", "q", "two_sided", "seed")
+    """Names of the options above that it takes and that stay the same in all steps."""
 
     _options: ClassVar[tuple[str, ...]] = ()
-    """Names of the options of its own that stay the same in all steps."""
+    """Names of such options of its own."""
 
     # --- what makes an optimizer of it -----------------------------------------------------------
 
@@ -254,7 +258,7 @@ class ZerothOrder(Placed, abc.ABC):
     def log(self) -> Log:
         """What each step came to since the optimizer was made or loaded; see `replay`."""
         if self._log is None:
-            kept = {name: self._shared[name] for name in (*_SHARED, *self._options)}
+            kept = {name: self._shared[name] for name in (*self._common, *self._options)}
             groups = self.param_groups
             moved = [(parameter, id(group)) for parameter, group in self._moved()]
             self._log = Log(
@@ -263,7 +267,7 @@ class ZerothOrder(Placed, abc.ABC):
                 shapes=[list(parameter.shape) for parameter, _ in moved],
                 sizes=[sum(place == id(group) for _, place in moved) for group in groups],
                 start=self._shared["draws"],
-                names=[name for name in _SETTINGS if name in self._shared],
+                names=[name for name in _SETTINGS if name.partition(".")[0] in self._shared],
             )
         return self._log
 
@@ -278,7 +282,7 @@ class ZerothOrder(Placed, abc.ABC):
         self._look_again()
         names = self.log.names
         for k, group in enumerate(self.param_groups):
-            group.update(zip(names, settings[k * len(names) :], strict=False))
+            set_options(group, names, settings[k * len(names) :])
         if self._is_due(self._shared["draws"]):
             self._fit()
             self._settle()  # the way there and back changes nothing else
@@ -304,12 +308,43 @@ class ZerothOrder(Placed, abc.ABC):
         Args:
             closure: as for `step`.
         """
-        return InPlace(closure, self._go, self._shared["draws"])
+        draw = int(self._shared["draws"])
+        in_place = InPlace(closure, self._go, draw)
+        if self._place is None and self._is_due(draw):
+            self._fit()
+            self._settle()  # before any loss is asked for, and as a replay does
+        if self._model is None:
+            return in_place
+        if self._forward == "twin":
+            return self._asking_twin(self._model, closure, in_place)
+        if all(parameter.dtype not in HALF for parameter, _ in self._moved()):
+            return in_place
+        if self._beside is None:
+            self._beside = ScratchForward(self._model, [p for p, _ in self._moved()])
+        assert isinstance(self._beside, ScratchForward)
+        return self._beside.asking(
+            closure, lambda index, sign: self._move_to(Place(draw, index, sign)), in_place
+        )
+
+    def _asking_twin(self, model: nn.Module, closure: Closure, in_place: InPlace) -> Asking:
+        draw = int(self._shared["draws"])
+        if self._beside is None:
+            self._beside = TwinForward(model, [parameter for parameter, _ in self._moved()])
+        assert isinstance(self._beside, TwinForward)
+        return self._beside.asking(
+            closure,
+            lambda index: self._directions(draw, index),
+            [float(self.state[parameter]["radius"]) for parameter, _ in self._moved()],
+            in_place,
+            key=stream_key(self._shared["seed"], TWIN, draw),
+        )
 
     def _update(self, deltas: tuple[float, ...]) -> None:
         """Make the step from half the differences of the losses, and begin the next one."""
-        settings = [group[name] for group in self.param_groups for name in self.log.names]
-        self.log.add(deltas, settings)
+        names = self.log.names
+        self.log.add(
+            deltas, [option_of(group, name) for group in self.param_groups for name in names]
+        )
         finite = all(map(math.isfinite, deltas))
         following = self._shared["draws"] + 1
         ahead = Place(following, 0, 1) if self._shared["pending"] else None
@@ -408,20 +443,22 @@ class ZerothOrder(Placed, abc.ABC):
             warnings.warn(words, RuntimeWarning, stacklevel=5)
 
 
-def mean_of(found: Sequence[Found]) -> Found:
-    """Return what several batches came to together; sums in float64, in their order.
-
-    Args:
-        found: of each; those of no weight are left out.
-    """
-    found = [part for part in found if part.weight] or found[:1]
-    if len(found) == 1:
-        return found[0]
-    weight = sum(part.weight for part in found)
-    parts = zip(*(part.deltas for part in found), strict=True)
-    weights = [part.weight for part in found]
-    sums = [sum(w * n for w, n in zip(weights, part, strict=True)) for part in parts]
-    return Found(weight, tuple(total / weight for total in sums))
+def _check_forward(
+    forward: str, model: nn.Module | None, *, pending: bool, two_sided: bool
+) -> None:
+    if forward not in ("inplace", "twin"):
+        raise InputError(f"there is no forward={forward!r}.", hint="take inplace or twin.")
+    if forward == "inplace":
+        return
+    if model is None:
+        raise InputError(
+            "a twin forward must know the model, as parameters do not.", hint="give model=, too."
+        )
+    if pending or not two_sided:
+        raise InputError(
+            "a twin forward asks on both sides at once, and leaves nothing perturbed.",
+            hint="drop pending=True and two_sided=False.",
+        )
 
 
 def _rounded(number: float) -> float:

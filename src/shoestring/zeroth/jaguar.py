@@ -19,7 +19,6 @@ from shoestring.kernels.streams import stream_key
 from shoestring.zeroth.directions import Coordinates, Direction, as_matrix, choose, family
 from shoestring.zeroth.engine import ZerothOrder
 from shoestring.zeroth.kept import Group, wide_zeros
-from shoestring.zeroth.log import Log
 from shoestring.zeroth.muon import direction_of
 from shoestring.zeroth.places import DIRECTION
 
@@ -36,6 +35,7 @@ PART: Final = 10
 class _Jaguar(ZerothOrder, abc.ABC):
     """What both rules share: which entries are drawn, and what is kept of them."""
 
+    _common = ("q", "two_sided", "seed")
     _options: ClassVar[tuple[str, ...]] = ("coords", "block")
 
     def __init__(
@@ -77,13 +77,6 @@ class _Jaguar(ZerothOrder, abc.ABC):
             mean: the momentum; not to be changed.
             group: the parameter's options.
         """
-
-    @property
-    def log(self) -> Log:
-        """What each step came to since the optimizer was made or loaded; see `replay`."""
-        log = super().log
-        log.options.pop("directions", None)  # coords and block say them
-        return log
 
     def _needs_gradient(self, group: Group) -> bool:
         return True

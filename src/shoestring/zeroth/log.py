@@ -124,6 +124,33 @@ class Log:
         return _log_in(parse_document(text, SCHEMA, most_bytes=MOST_BYTES), "the text")
 
 
+def option_of(group: Mapping[str, Any], name: str) -> float:
+    """Return an option as the log names it: of a pair, ``betas.0`` is the first.
+
+    Args:
+        group: options of parameters.
+        name: of the option.
+    """
+    option, _, place = name.partition(".")
+    return float(group[option][int(place)] if place else group[option])
+
+
+def set_options(group: dict[str, Any], names: Sequence[str], values: Sequence[float]) -> None:
+    """Set options as the log names them.
+
+    Args:
+        group: options of parameters; changed.
+        names: of the options.
+        values: one for each name, and maybe more.
+    """
+    for name, value in zip(names, values, strict=False):
+        option, _, place = name.partition(".")
+        pair = list(group[option]) if place else []
+        if place:
+            pair[int(place)] = value
+        group[option] = tuple(pair) if place else value
+
+
 def _log_in(document: Mapping[str, Any], name: str) -> Log:
     try:
         return _read(document)

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import torch
 
+from shoestring.kernels.rounding import add_rounded_
 from shoestring.kernels.stages import NOTHING, Stages
 from shoestring.kernels.streams import add_signs_, stream_key
 from shoestring.zeroth.directions import Direction, Signs
+from shoestring.zeroth.kept import wide_zeros
 
 
 class Move(NamedTuple):
@@ -50,7 +52,8 @@ def move(
         tensors: what is moved, in place.
         moves: what is added.
         stages: what is done to each tensor between the moves; by default nothing.
-        rounding: key of the stream that rounds below float32; None rounds to nearest.
+        rounding: key of the stream that rounds sums below float32, which are made at once; None
+            rounds each to nearest.
     """
     for k, tensor in enumerate(tensors):
         between = NOTHING if stages is None else stages[k]
@@ -61,6 +64,13 @@ def move(
             sized = [d.size * scale for d, scale in zip(signs, scales, strict=True)]
             key = None if rounding is None else stream_key(rounding, k)
             add_signs_(tensor, [d.key for d in signs], sized, stages=between, rounding=key)
+            continue
+        if rounding is not None:
+            update = wide_zeros(tensor)
+            for direction, scale in zip(directions, scales, strict=True):
+                direction.add_to(update, scale)
+            key = stream_key(rounding, k)
+            add_rounded_(tensor, update, scale=1.0, decay=between.decay, key=key)
             continue
         for index in range(len(directions) + 1):
             if index == between.before and between.decay != 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
@@ -19,13 +19,17 @@ from shoestring.zeroth.directions import Direction, family
 from shoestring.zeroth.kept import Group, Keeping
 from shoestring.zeroth.moves import Move, move
 
+if TYPE_CHECKING:
+    from shoestring.zeroth.scratch import ScratchForward
+    from shoestring.zeroth.twin import TwinForward
+
 SNAPPED: Final = 256
 """Draws after which radii are fitted anew to weights that may have grown."""
 
-DIRECTION, ROUNDING = 0, 1
+DIRECTION, ROUNDING, TWIN = 0, 1, 2
 """What a key of a stream is for, beside seed and draw."""
 
-_HALF: Final = (torch.bfloat16, torch.float16)
+HALF: Final = (torch.bfloat16, torch.float16)
 _UNKNOWN: Final = dict.fromkeys(("radius", "spacing", "settled", "eps", "largest", "room"), 0.0)
 """How far a tensor is moved, on which grid, what it is settled for, and for which eps; a bound of
 its largest magnitude, and the magnitude up to which the grid is good."""
@@ -54,6 +58,7 @@ class Placed(Keeping):
         self._known: list[tuple[torch.Tensor, Group]] | None = None
         self._bases: dict[torch.Tensor, torch.Tensor] = {}
         self._drawn: dict[tuple[int, int], list[Direction]] = {}
+        self._beside: TwinForward | ScratchForward | None = None
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._begin()
@@ -85,8 +90,13 @@ class Placed(Keeping):
         known, found = self._known, self._look_up()
         if known and [id(p) for p, _ in known] != [id(p) for p, _ in found]:
             self._go(None)  # as it was perturbed
-            self._drawn = {}
+            self._drawn, self._beside = {}, None
         self._known = found
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether its steps depend on more than the parameters and what the log has."""
+        return any(self.state[parameter].keys() - _UNKNOWN for parameter, _ in self._moved())
 
     def _state_of(self, parameter: torch.Tensor, group: Group) -> dict[str, Any]:
         return {**_UNKNOWN, **self._buffers(parameter, group)}
@@ -186,7 +196,7 @@ class Placed(Keeping):
             decaying: whether weights decay in the update.
         """
         moved = self._moved()
-        full = [k for k, (parameter, _) in enumerate(moved) if parameter.dtype not in _HALF]
+        full = [k for k, (parameter, _) in enumerate(moved) if parameter.dtype not in HALF]
         stages = None
         if around is not None:
             before, after = around
@@ -200,7 +210,7 @@ class Placed(Keeping):
     def _shift_half(self, updates: Sequence[Move], after: Sequence[Move]) -> None:
         """Move what cannot be moved in place without loss: a copy keeps its values meanwhile."""
         moved = self._moved()
-        half = [k for k, (parameter, _) in enumerate(moved) if parameter.dtype in _HALF]
+        half = [k for k, (parameter, _) in enumerate(moved) if parameter.dtype in HALF]
         if half and self._shared["pending"]:
             raise InputError(
                 "parameters of fewer bits than float32 cannot stay perturbed.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
@@ -60,6 +61,13 @@ def replay(model: nn.Module | Iterable[torch.Tensor], log: Log) -> ZerothOrder:
             f"the log's options are not those of {log.optimizer} ({error}).",
             hint="it may be damaged, or of another version.",
         ) from error
+    first = zip(itertools.cycle(log.names), log.settings[0] if len(log) else ())
+    momentum = any(value for name, value in first if name == "momentum")
+    if log.start and (momentum or optimizer.keeps_state):
+        raise InputError(
+            f"the log begins at step {log.start} of a run, and {log.optimizer} keeps a state.",
+            hint="load the optimizer's checkpoint of that step, and use catch_up.",
+        )
     for group in optimizer.param_groups:
         group["draws"] = log.start
     for deltas, settings in zip(log.deltas, log.settings, strict=True):

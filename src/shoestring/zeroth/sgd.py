@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.optim.optimizer import ParamsT
 
 from shoestring.core.errors import InputError
@@ -42,9 +43,11 @@ class Descent(ZerothOrder):
         seed: of the directions.
         pending: whether the parameters stay perturbed after a step.
         noise: ``hash``, or ``torch`` for the numbers of MeZO's published program.
+        model: whose parameters these are.
+        forward: ``inplace`` or ``twin``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # every option of a step is one
         self,
         params: ParamsT,
         lr: float = 1e-6,
@@ -58,6 +61,8 @@ class Descent(ZerothOrder):
         seed: int = 0,
         pending: bool = False,
         noise: str = "hash",
+        model: nn.Module | None = None,
+        forward: str = "inplace",
     ) -> None:
         check_momentum(momentum)
         _check_noise(noise, directions)
@@ -70,6 +75,8 @@ class Descent(ZerothOrder):
             two_sided=two_sided,
             seed=seed,
             pending=pending,
+            model=model,
+            forward=forward,
         )
 
     def _draw(self, tensors: Sequence[torch.Tensor], draw: int, index: int) -> list[Direction]:
@@ -130,6 +137,11 @@ class ZOSGD(Descent):
             pass over them.
         noise: ``hash``, or ``torch`` for the very numbers that MeZO's published program draws, seed
             by seed; with ``directions="gaussian"``. It takes memory for the largest tensor.
+        model: whose parameters these are. With it those of fewer bits than float32 are copied for
+            one function at a time, not all at once.
+        forward: ``inplace`` moves the parameters and calls the closure at each place. ``twin``
+            calls it once for all places of a step and writes to none, with directions ``rank1`` or
+            ``lowrank:r`` and a model; see `twin.TwinForward`.
 
     Raises:
         InputError: an option is outside its range.

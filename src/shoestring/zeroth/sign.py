@@ -42,6 +42,8 @@ class ZOSign(Descent):
         seed: of the directions.
         pending: whether the parameters stay perturbed after a step, for the next one.
         noise: as for `ZOSGD`.
+        model: as for `ZOSGD`.
+        forward: as for `ZOSGD`.
 
     Raises:
         InputError: an option is outside its range.

@@ -17,7 +17,9 @@ import torch
 import torch.distributed as dist
 
 from shoestring.core.errors import InputError
-from shoestring.zeroth.engine import Found, ZerothOrder
+from shoestring.zeroth.engine import ZerothOrder
+from shoestring.zeroth.found import Found
+from shoestring.zeroth.log import option_of
 
 _MOST_ASPECTS: Final = 32
 """Things compared at most; a message is as long for any number of them."""
@@ -216,7 +218,7 @@ class AllGather:
         groups = self._optimizer.param_groups
         counted = {"the numbers a step comes to": numbers, "steps made": groups[0]["draws"]}
         names = self._optimizer.log.names
-        return {**counted, **{name: [group[name] for group in groups] for name in names}}
+        return {**counted, **{name: [option_of(g, name) for g in groups] for name in names}}
 
     def _bits(self) -> dict[str, object]:
         """Return digests of weights and state."""
