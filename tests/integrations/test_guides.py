@@ -36,7 +36,7 @@ def lines(code: str) -> int:
     return sum(1 for line in code.splitlines() if line.strip() and line.strip()[0] != "#")
 
 
-ALONE = {"count", "rematerialisation", "zeroth"}
+ALONE = {"count", "rematerialisation", "zeroth", "zeroth_trainers", "zeroth_workers"}
 """Guides whose code stands beside nothing plain."""
 
 CASES = [(name, number) for name in HERE for number in range(len(pairs(name)))]

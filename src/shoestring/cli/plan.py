@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from shoestring import catalog
-from shoestring.cli.profile import OptimizerName, note, profiled, talk
+from shoestring.cli.profile import StepName, note, profiled, talk
 from shoestring.core.budget import Budget
 from shoestring.core.errors import InfeasibleError, InputError
 
@@ -29,7 +29,7 @@ def plan(
     largest_batch: bool = False,
     allow: list[str] | None = None,
     without: list[str] | None = None,
-    optimizer: OptimizerName = "adamw",
+    optimizer: StepName = "adamw",
     machine: str = "this",
     dtype: str | None = None,
     out: Path | None = None,
@@ -51,7 +51,8 @@ def plan(
         largest_batch: also find the largest batch that fits, for each row.
         allow: a technique that does more than keep the gradients exact; may be repeated.
         without: a technique that is not to be used; may be repeated.
-        optimizer: sgd has a momentum of 0.9; none stops after backward.
+        optimizer: sgd has a momentum of 0.9; none stops after backward; zo and its kind take
+            forward passes alone, which leaves nothing to change.
         machine: this, or a data sheet, as in rtx-4090 or h200.
         dtype: of the tensor that a factory's model is called with (float32).
         out: a file to save the plan in, for shoestring.Plan.load.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 from shoestring.cli import models
 from shoestring.core.errors import InputError, NoEffectWarning, RefusedError
 from shoestring.core.units import format_bytes, parse_batch
+from shoestring.integrations.zeroth_names import ZEROTH, ZerothName
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "adafactor", "none"]
+StepName: TypeAlias = Literal[OptimizerName, ZerothName]
+"""What makes a step: an optimizer that takes gradients, none, or one of zeroth order."""
 
 _COPIES: Final = 6
 """A step with data holds model, copy, gradient and state at once, each of the weights' size."""
@@ -34,7 +37,7 @@ def profile(
     /,
     *,
     batch: str,
-    optimizer: OptimizerName = "adamw",
+    optimizer: StepName = "adamw",
     machine: str = "this",
     dtype: str | None = None,
     json: bool = False,
@@ -46,7 +49,8 @@ def profile(
             name of a Hugging Face model in the local cache. Weights are not needed.
         batch: rows x length for text, as in 32x64; rows, or rows x channels x height x width
             for images; rows x samples for speech; any sizes for a factory's model.
-        optimizer: sgd has a momentum of 0.9; none stops after backward.
+        optimizer: sgd has a momentum of 0.9; none stops after backward; zo and its kind take
+            forward passes alone.
         machine: this, or a data sheet, as in rtx-4090 or h200.
         dtype: of the tensor that a factory's model is called with (float32).
         json: print JSON instead of a table.
@@ -60,7 +64,7 @@ def profile(
 
 
 def profiled(
-    model: str, batch: str, *, optimizer: OptimizerName, machine: str, dtype: str | None
+    model: str, batch: str, *, optimizer: StepName, machine: str, dtype: str | None
 ) -> Profile:
     """Profile a MODEL as it is given on the command line.
 
@@ -80,6 +84,8 @@ def profiled(
         from shoestring.planner.profiling import profile as profile_step
 
         check_trained(brought.model, "leave requires_grad set where the model is to learn.")
+        if optimizer in ZEROTH:  # as it is trained: dropout would blur the differences of losses
+            brought.model.eval()
         return profile_step(
             brought.model,
             brought.batch,
@@ -181,12 +187,14 @@ def check_trained(model: torch.nn.Module, hint: str) -> None:
         raise InputError(f"{type(model).__name__} has no trainable parameter.", hint=hint)
 
 
-def make_optimizer(name: OptimizerName) -> MakeOptimizer | None:
+def make_optimizer(name: StepName) -> MakeOptimizer | None:
     """Return what makes the optimizer of a short name; None for ``none``.
 
     Args:
         name: as on the command line.
     """
+    if name in ZEROTH:
+        return ZEROTH[name].load()
     import torch
 
     known: dict[str, MakeOptimizer] = {

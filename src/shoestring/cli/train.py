@@ -9,15 +9,17 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TextIO
 
 from shoestring.cli import models
-from shoestring.cli.profile import talk
+from shoestring.cli.profile import note, talk
 from shoestring.core.errors import InputError
 from shoestring.core.units import format_seconds
+from shoestring.integrations.training_settings import Metric, OptimizerName
 
 if TYPE_CHECKING:
     from shoestring.core.run_folder import Entry
+    from shoestring.integrations.text_training import Outcome
 
 _STOPPED: Final = 130
 
@@ -36,13 +38,19 @@ def train(  # noqa: PLR0913  # every option of the command is one
     epochs: float = 3.0,
     steps: int | None = None,
     lr: float | None = None,
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw",
+    optimizer: OptimizerName = "adamw",
+    eps: float | None = None,
+    q: int | None = None,
+    directions: str | None = None,
+    maximise: Metric | None = None,
     lora: str | None = None,
+    head_only: bool = False,
+    probe: bool = False,
     quantise: Literal["nf4", "int8"] | None = None,
     allow: list[str] | None = None,
     without: list[str] | None = None,
     bf16: bool = False,
-    clip: float = 1.0,
+    clip: float | None = None,
     seed: int = 0,
     save_every: int | None = None,
     text_column: str | None = None,
@@ -69,14 +77,22 @@ def train(  # noqa: PLR0913  # every option of the command is one
         length: most tokens of a row (what covers 99 % of the texts, up to 512).
         epochs: passes over the data, where --steps is not given.
         steps: optimizer steps.
-        lr: learning rate (5e-5; 2e-4 with --lora).
-        optimizer: adamw, adam, or sgd with a momentum of 0.9.
+        lr: learning rate (5e-5; 2e-4 with --lora; 1e-3 with --head-only; measured with zo).
+        optimizer: adamw, adam, sgd with a momentum of 0.9; or by forward passes alone, at the
+            memory of inference: zo and its kind.
+        eps: with zo, how far apart the loss is asked for (measured).
+        q: with zo, directions of a step (1).
+        directions: with zo, how they are drawn, as in rademacher or gaussian.
+        maximise: with zo, a metric of each batch to make large in place of the loss small.
         lora: rank of adapters to train in place of all weights, as in 16 or r=16.
+        head_only: train the classifier on top of the base alone.
+        probe: begin with the classifier's last layer fitted to the frozen model, and say what
+            training gains over that.
         quantise: keep the base's weights in nf4 or int8; needs --lora.
         allow: a technique that does more than keep the gradients exact; may be repeated.
         without: a technique that is not to be used; may be repeated.
         bf16: mixed precision in bfloat16.
-        clip: largest norm of the gradients; 0 for none.
+        clip: largest norm of the gradients (1); 0 for none.
         seed: of weights, order and dropout.
         save_every: steps between checkpoints (a tenth of all).
         text_column: of the data, where it cannot be told.
@@ -114,7 +130,13 @@ def train(  # noqa: PLR0913  # every option of the command is one
         steps=steps,
         lr=lr,
         optimizer=optimizer,
+        eps=eps,
+        q=q,
+        directions=directions,
+        maximise=maximise,
         lora=rank,
+        head_only=head_only,
+        probe=probe,
         quantise=quantise,
         allow=tuple(allow or ()),
         without=tuple(without or ()),
@@ -132,13 +154,22 @@ def train(  # noqa: PLR0913  # every option of the command is one
     with warnings.catch_warnings():
         for category in (FutureWarning, DeprecationWarning, UserWarning):
             warnings.simplefilter("ignore", category)  # those of other libraries
+        warnings.showwarning = _note
         outcome = run(settings, resume=resume, tell=_say, show=progress.show, began=progress.begin)
     progress.end()
     done = outcome.run
     shown = "".join(f", {name} {value:.4g}" for name, value in outcome.metrics.items())
     sys.stdout.write(f"{done.status} after {done.step} of {done.steps} steps{shown}\n")
+    gains = [f"{name} {outcome.metrics[name] - value:+.4f}" for name, value in _scores(outcome)]
+    if gains:
+        sys.stdout.write(f"gain over the linear probe: {', '.join(gains)}\n")
     sys.stdout.write(f"{out / 'model' if done.status == 'finished' else out}\n")
     return _STOPPED if done.status == "stopped" else 0
+
+
+def _scores(outcome: Outcome) -> list[tuple[str, float]]:
+    """Return the probe's metrics that are compared with the end's."""
+    return [(name, value) for name, value in outcome.probe.items() if name in ("accuracy", "f1")]
 
 
 def _silence() -> None:
@@ -151,6 +182,18 @@ def _silence() -> None:
     )
     for call in quieten:
         call()
+
+
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say a warning of ours in a sentence, without the place in the code."""
+    note(str(message).removesuffix("."))
 
 
 def _say(text: str) -> None:

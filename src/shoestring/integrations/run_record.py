@@ -17,7 +17,12 @@ from shoestring.core.trace import Kind, Storage, Trace
 
 _POINTS = 400
 _MODULES = 2000
-_CLOCKS = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+_CLOCKS = (
+    "eval_runtime",
+    "eval_samples_per_second",
+    "eval_steps_per_second",
+    "eval_model_preparation_time",
+)
 _MOST_LOG = 300.0  # e to the power of more is no float
 
 

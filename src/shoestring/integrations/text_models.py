@@ -47,7 +47,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def load_model(
     settings: TextTraining, tokenizer: PreTrainedTokenizerBase, names: Sequence[str]
 ) -> PreTrainedModel:
-    """Return the model to train.
+    """Return the model, before `trained_in_part`.
 
     Args:
         settings: of the training.
@@ -76,9 +76,28 @@ def load_model(
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
     model.config.use_cache = False
-    if settings.lora is not None:
-        model = _with_adapters(model, settings)
     return model
+
+
+def trained_in_part(model: PreTrainedModel, settings: TextTraining) -> PreTrainedModel:
+    """Return the model of which only what the settings say is trained.
+
+    Args:
+        model: as it was loaded; its base is frozen where the head alone is trained.
+        settings: of the training.
+
+    Raises:
+        InputError: a package is missing, or the model has no head.
+    """
+    if settings.head_only:
+        for parameter in model.base_model.parameters():
+            parameter.requires_grad_(False)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise InputError(
+                f"{settings.model!r} has nothing on top of its base to train.",
+                hint="leave out --head-only.",
+            )
+    return model if settings.lora is None else _with_adapters(model, settings)
 
 
 def _heads(kind: type[_BaseAutoModelClass], name: str) -> list[str]:

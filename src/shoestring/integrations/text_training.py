@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import functools
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from shoestring.core.run_folder import Entry, Run, RunFolder
 from shoestring.core.trace import Kind
 from shoestring.integrations.checkpoints import checkpoints, latest, step_of, write_folder
 from shoestring.integrations.interrupts import Stop
+from shoestring.integrations.linear_probe import fit_last_layer
 from shoestring.integrations.run_record import Recorder, timeline_of
 from shoestring.integrations.text_batches import (
     BucketBatches,
@@ -36,9 +38,12 @@ from shoestring.integrations.text_batches import (
     shapes,
 )
 from shoestring.integrations.text_data import Examples, read_examples, split_examples
-from shoestring.integrations.text_models import load_model, load_tokenizer
+from shoestring.integrations.text_metrics import chosen, metrics
+from shoestring.integrations.text_models import load_model, load_tokenizer, trained_in_part
 from shoestring.integrations.training_settings import Task, TextTraining
-from shoestring.integrations.transformers import PlannedTrainer
+from shoestring.integrations.transformers import CheckedTrainer, PlannedTrainer
+from shoestring.integrations.zeroth import ZerothTrainer
+from shoestring.integrations.zeroth_training import Rates, maker, objective_of, with_rates
 from shoestring.measure.counting.profiled import count_of
 from shoestring.planner.plan import Plan
 from shoestring.planner.planning import plan as make_plan
@@ -50,11 +55,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Tell: TypeAlias = Callable[[str], None]
+Batch: TypeAlias = dict[str, torch.Tensor]
 
 _KEPT: Final = 2
 _BUCKETS: Final = 4
 _LOG_LINES: Final = 200
 _SAVES: Final = 10
+_MEASURED: Final = 2
+"""Batches at which a zeroth-order optimizer's rates are measured."""
 _LONGEST: Final = 512
 _COVERED: Final = 0.99
 _EVAL_ROWS: Final = "rows in an evaluation"
@@ -67,10 +75,12 @@ class Outcome:
     Attributes:
         run: what its folder says.
         metrics: of the last evaluation.
+        probe: of the evaluation of the linear probe that it began with; empty where it did not.
     """
 
     run: Run
     metrics: dict[str, float]
+    probe: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,6 +121,8 @@ def train(
         NotFiniteError: the loss was not a finite number.
     """
     settings.check()
+    if settings.zeroth is not None:
+        maker(settings)([torch.nn.Parameter(torch.zeros(1))])  # which refuses what it does not know
     folder = RunFolder(settings.out)
     before = _before(folder, settings, resume, tell)
     transformers.set_seed(settings.seed)
@@ -121,18 +133,26 @@ def train(
     transformers.set_seed(settings.seed)
     model = load_model(settings, tokenizer, data.names)
     collator = Collator(tokenizer, data.lengths, task=settings.task)
+    checkpoint, faults = latest(folder.checkpoints)
+    if settings.probe and checkpoint is None:
+        tell(_probed(model, data, collator))
+    model = trained_in_part(model, settings)
     run = before or _planned(settings, model, data, collator, folder, tell)
+    if settings.zeroth is not None:
+        first_batches = functools.partial(_first_batches, settings, data, collator)
+        run = with_rates(settings, run, model, first_batches, checkpoint is None, tell)
     run = dataclasses.replace(run, status="running", note="")
     folder.write(run)
     stop = Stop()
     trainer = _trainer(settings, model, tokenizer, run, data, collator, folder, show, stop)
-    checkpoint, faults = latest(folder.checkpoints)
     for fault in faults:
         tell(fault)
     if checkpoint is not None:
         tell(f"going on from {checkpoint.name}")
     first = 0 if checkpoint is None else step_of(checkpoint) or 0
     folder.cut(first)
+    if settings.probe and checkpoint is None and len(data.held):
+        trainer.evaluate()
     began(first, run.steps)
     return _carried_out(trainer, folder, run, checkpoint, stop, tokenizer)
 
@@ -257,7 +277,7 @@ def _planned(
     tell: Tell,
 ) -> Run:
     """Profile, plan and measure the step, and return the run as it begins."""
-    model.train()
+    model.train(settings.zeroth is None)
     batches = [
         collator(_like(data.train, rows, length))
         for rows, length in shapes(data.train, data.lengths, data.rows)
@@ -268,7 +288,7 @@ def _planned(
             batches[0],
             optimizer=_optimizer(settings),
             autocast=torch.bfloat16 if settings.bf16 else None,
-            clip_norm=settings.clip or None,
+            clip_norm=settings.clip_norm or None,
             other_batches=batches[1:],
         )
     except RefusedError as error:
@@ -284,6 +304,9 @@ def _planned(
         check = plan.verify(model, batches[0])
         measured = {"peak": check.measured.peak, "resident": check.measured.rss}
         tell(str(check))
+    if settings.zeroth is not None:  # its rates are not known yet, and are kept by the run
+        known = {k: v for k, v in plan.optimizer_options.items() if k not in ("lr", "eps")}
+        plan = dataclasses.replace(plan, optimizer_options=known)
     rows = _eval_rows(prof, plan, data.rows)
     planned = predict(plan.steps, prof) or prof
     folder.write_timeline(timeline_of(prof, planned))
@@ -314,8 +337,24 @@ def _like(data: Encoded, rows: int, length: int) -> list[Item]:
     return [data[i] for i in sorted(fitting, key=lambda i: -sizes[i])[:rows]]
 
 
+def _probed(model: PreTrainedModel, data: _Data, collator: Collator) -> str:
+    """Fit the last layer of the model, and return how well that does."""
+    order = BucketBatches(data.train, data.lengths, rows=data.rows, seed=0, shuffle=False)
+    batches = (collator([data.train[i] for i in rows]) for rows in order)
+    accuracy, rows = fit_last_layer(model, batches)
+    return f"linear probe: accuracy {accuracy:.4f} on the {rows:,} rows it was fitted to"
+
+
+def _first_batches(settings: TextTraining, data: _Data, collator: Collator) -> list[Batch]:
+    order = itertools.islice(_batches(data, settings.seed), _MEASURED)
+    return [collator([data.train[i] for i in rows]) for rows in order]
+
+
 def _optimizer(settings: TextTraining) -> Callable[..., torch.optim.Optimizer]:
+    if settings.zeroth is not None:
+        return maker(settings)
     lr = settings.rate
+    assert lr is not None
     if settings.optimizer == "sgd":
         return functools.partial(torch.optim.SGD, lr=lr, momentum=0.9)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
@@ -345,19 +384,20 @@ def _trainer(
     folder: RunFolder,
     show: Callable[[Entry], None],
     stop: Stop,
-) -> PlannedTrainer:
+) -> CheckedTrainer:
     steps = run.steps
+    rates = Rates.of(run.data)
     every = settings.save_every or max(1, steps // _SAVES)
     args = transformers.TrainingArguments(
         output_dir=str(folder.checkpoints),
         per_device_train_batch_size=data.rows,
         per_device_eval_batch_size=int(run.data[_EVAL_ROWS]),
         max_steps=steps,
-        learning_rate=settings.rate,
-        weight_decay=0.01,
-        warmup_steps=max(1, steps // 16),
+        learning_rate=settings.rate or 0.0,
+        weight_decay=0.01 if settings.zeroth is None else 0.0,
+        warmup_steps=max(1, steps // 16) if settings.zeroth is None else 0,
         lr_scheduler_type="linear",
-        max_grad_norm=settings.clip,
+        max_grad_norm=settings.clip_norm,
         bf16=settings.bf16,
         seed=settings.seed,
         data_seed=settings.seed,
@@ -375,16 +415,24 @@ def _trainer(
         report_to=[],
         use_cpu=not torch.cuda.is_available(),
     )
-    trainer = PlannedTrainer(
+    make: Callable[..., CheckedTrainer]
+    if settings.zeroth is None:
+        make = functools.partial(PlannedTrainer, plan=plan_of_run(run))
+    else:
+        make = functools.partial(
+            ZerothTrainer,
+            optimizer=maker(settings, rates)(model.parameters()),
+            objective=objective_of(settings.maximise, settings.task),
+        )
+    trainer = make(
         model,
         args,
-        plan=plan_of_run(run),
         train_dataset=data.train,
         eval_dataset=data.held if len(data.held) else None,
         data_collator=collator,
         processing_class=tokenizer,
-        compute_metrics=None if settings.task == "lm" else _metrics,
-        preprocess_logits_for_metrics=_chosen,
+        compute_metrics=None if settings.task == "lm" else metrics,
+        preprocess_logits_for_metrics=chosen,
         callbacks=[Recorder(folder, show), stop],
         batches=_batches(data, settings.seed),
     )
@@ -392,25 +440,8 @@ def _trainer(
     return trainer
 
 
-def _chosen(logits: torch.Tensor | tuple[torch.Tensor, ...], labels: object) -> torch.Tensor:
-    """Keep the predicted class of a row, so that an evaluation stores no logits."""
-    first = logits[0] if isinstance(logits, tuple) else logits
-    return first.argmax(-1)
-
-
-def _metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    """Return accuracy and the unweighted mean of the classes' F1."""
-    found, right = np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
-    scores = []
-    for label in np.unique(right):
-        both = float(((found == label) & (right == label)).sum())
-        either = float((found == label).sum() + (right == label).sum())
-        scores.append(2 * both / either)
-    return {"accuracy": float((found == right).mean()), "f1": float(np.mean(scores))}
-
-
 def _carried_out(
-    trainer: PlannedTrainer,
+    trainer: CheckedTrainer,
     folder: RunFolder,
     run: Run,
     checkpoint: Path | None,
@@ -418,6 +449,7 @@ def _carried_out(
     tokenizer: PreTrainedTokenizerBase,
 ) -> Outcome:
     """Train, and say in the folder how it ended."""
+    first = 0 if checkpoint is None else step_of(checkpoint) or 0
 
     def ended(status: Literal["finished", "stopped", "failed"], note: str = "") -> Run:
         seconds = [e.values["seconds"] for e in folder.log() if "seconds" in e.values]
@@ -425,6 +457,9 @@ def _carried_out(
         if seconds:
             measured["seconds"] = float(np.median(seconds))
         step = max(trainer.state.global_step, 0)
+        if isinstance(trainer, ZerothTrainer) and step > first:
+            # Every step takes as many, those before this process included.
+            measured["evaluations"] = trainer.evaluations * step / (step - first)
         done = dataclasses.replace(run, status=status, note=note, step=step, measured=measured)
         folder.write(done)
         return done
@@ -440,14 +475,15 @@ def _carried_out(
         raise
     if stop.asked and trainer.state.global_step < run.steps:
         return Outcome(ended("stopped", "interrupted; --resume goes on."), {})
-    last = [entry for entry in folder.log() if entry.kind == "eval"]
-    if trainer.eval_dataset is not None and (not last or last[-1].step < run.steps):
+    seen = [entry for entry in folder.log() if entry.kind == "eval"]
+    if trainer.eval_dataset is not None and (not seen or seen[-1].step < run.steps):
         trainer.evaluate()
-        last = [entry for entry in folder.log() if entry.kind == "eval"]
+        seen = [entry for entry in folder.log() if entry.kind == "eval"]
 
     def save(target: Path) -> None:
         trainer.save_model(str(target))
         tokenizer.save_pretrained(str(target))
 
     write_folder(folder.model, save)
-    return Outcome(ended("finished"), last[-1].values if last else {})
+    probe = seen[0].values if seen and seen[0].step == 0 else {}
+    return Outcome(ended("finished"), seen[-1].values if seen else {}, probe)

@@ -23,6 +23,7 @@ from shoestring.planner.plan_file import plan_from_data
 from shoestring.planner.tables import plan_html, plan_table
 from shoestring.planner.verify import Check, verify
 from shoestring.planner.wrapped import unwrapped
+from shoestring.planner.zeroth import zeroth_class
 
 SCHEMA: Final = "shoestring/plan/1"
 _MARK: Final = "_shoestring_plan"
@@ -147,14 +148,15 @@ class Plan:
 
         Args:
             params: parameters, groups or named parameters, as for any optimizer.
-            cls: its class; by default the profiled one, where it is one of ``torch.optim``.
+            cls: its class; by default the profiled one, where it is one of ``torch.optim`` or
+                of the catalogue.
             **options: of the optimizer, as in ``lr=1e-4``; otherwise the profiled ones, where
                 it is of the profiled class.
 
         Raises:
             InputError: the class is not known.
         """
-        chosen = cls or _torch_optimizer(self.optimizer_path)
+        chosen = cls or _known_optimizer(self.optimizer_path)
         merged: dict[str, object] = {}
         if f"{chosen.__module__}.{chosen.__qualname__}" == self.optimizer_path:
             known = _arguments(chosen)
@@ -273,12 +275,15 @@ def versions() -> dict[str, str]:
     }
 
 
-def _torch_optimizer(path: str) -> type[torch.optim.Optimizer]:
+def _known_optimizer(path: str) -> type[torch.optim.Optimizer]:
+    zeroth = zeroth_class(path)
+    if zeroth is not None:
+        return zeroth
     module, _, name = path.rpartition(".")
     found = getattr(torch.optim, name, None) if module.startswith("torch.optim") else None
     if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
         raise InputError(
-            f"the optimizer {path or 'of the plan'!r} is not one of torch.optim.",
+            f"the optimizer {path or 'of the plan'!r} is not one of torch.optim or of ours.",
             hint="name its class: plan.optimizer(params, cls=MyOptimizer).",
         )
     return found

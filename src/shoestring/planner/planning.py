@@ -27,6 +27,7 @@ from shoestring.planner.search import (
     strongest,
 )
 from shoestring.planner.techniques import technique_classes
+from shoestring.planner.zeroth import NO_BACKWARD, is_forward_only
 
 
 def plan(
@@ -93,6 +94,12 @@ def explore(
     classes = technique_classes()
     _check_names(names, unwanted, classes)
     classes = tuple(cls for cls in classes if cls.name not in unwanted)
+    forward_only = is_forward_only(prof)
+    if forward_only and (names or unwanted):
+        raise InputError(
+            f"allow= and without= have no effect: {NO_BACKWARD}", hint="leave them out."
+        )
+    classes = () if forward_only else classes
     free = free_memory(prof.machine) if budget.memory == "auto" else None
     limits = Limits.of(budget, prof, free)
     by_row = largest or "micro-batches" in names or _exact_parts(prof)
@@ -106,7 +113,11 @@ def explore(
         plain=Figures.of(prof),
         predicted=Figures.of(chosen.profile),
         budget=limits.memory,
-        refused=(*((name, "it is left out by without=.") for name in unwanted), *options.refused),
+        refused=(
+            *((name, "it is left out by without=.") for name in unwanted),
+            *((("all techniques", NO_BACKWARD),) if forward_only else ()),
+            *options.refused,
+        ),
         pareto=tuple(_row(c, limits, chosen, largest) for c in pareto(found)),
         rows=rows,
         fingerprint=step.fingerprint,

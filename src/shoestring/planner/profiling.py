@@ -13,6 +13,7 @@ from torch import nn
 
 from shoestring.activations.micro_batches import couplings, find_weighting
 from shoestring.core.errors import AssumptionWarning, InputError
+from shoestring.core.fidelity import Fidelity
 from shoestring.core.machine import Machine
 from shoestring.core.profile import Profile, Step
 from shoestring.core.trace import Phase
@@ -24,6 +25,7 @@ from shoestring.planner.batches import describe_batch
 from shoestring.planner.buckets import BUCKETS, Buckets
 from shoestring.planner.tracing import Retracer
 from shoestring.planner.wrapped import COMPILED, buckets_of, is_compiled, refuse_spread, unwrapped
+from shoestring.planner.zeroth import check_options, fidelity_of, is_zeroth, moves_of
 
 
 def profile(
@@ -51,7 +53,8 @@ def profile(
         model: any module; its training flag is taken as it is. Of what
             DistributedDataParallel or torch.compile returned, the model inside is profiled.
         batch: a tensor, a tuple (positions) or a dict (keywords); shapes are all that counts.
-        optimizer: class, ``functools.partial`` or instance; None for forward and backward.
+        optimizer: class, ``functools.partial`` or instance; None for forward and backward. With
+            one of `shoestring.zeroth` the step is forward passes alone, as its own are.
         loss: ``f(output, batch) -> scalar``; by default ``output.loss``, else the mean of
             the output with a warning.
         autocast: dtype of mixed precision, as in ``torch.bfloat16``.
@@ -92,17 +95,29 @@ def profile(
     model = unwrapped(model)
     refuse_spread(model)
     batches = (batch, *other_batches)
-    runs = [trace_model(model, each, optimizer, options, sheet) for each in batches]
+    moves, fidelity = None, Fidelity.EXACT
+    if step is None and is_zeroth(optimizer):
+        check_options(options, ddp)
+        moves, made = moves_of(model.parameters(), optimizer, accumulate)
+        options, fidelity = StepOptions(loss, autocast, backward=False), fidelity_of(made)
+        runs = [
+            dataclasses.replace(run, trace=moves.after(run.trace), optimizer=made)
+            for run in (trace_model(model, each, None, options, sheet) for each in batches)
+        ]
+    else:
+        runs = [trace_model(model, each, optimizer, options, sheet) for each in batches]
     if MEAN_NOTE in runs[0].assumptions:
         warnings.warn(MEAN_NOTE + "; pass loss= to be exact.", AssumptionWarning, stacklevel=2)
-    retrace = Retracer(
-        model, batches, optimizer, options, sheet, [run.trace for run in runs], buckets
-    )
+    traces = [run.trace for run in runs]
+    retrace = Retracer(model, batches, optimizer, options, sheet, traces, buckets, moves)
     return Profile(
-        step=dataclasses.replace(_describe(model, batch, options, runs[0]), ddp=buckets or ""),
+        step=dataclasses.replace(
+            _describe(model, batch, options, runs[0]), ddp=buckets or "", accumulate=accumulate
+        ),
         traces=tuple(retrace.in_buckets(run.trace) for run in runs),
         machine=sheet,
         assumptions=(*runs[0].assumptions, *([COMPILED] if compiled else ())),
+        fidelity=fidelity,
         retrace=retrace,
         weighting=_weighting(model, batch, loss),
     )

@@ -23,6 +23,7 @@ from shoestring.core.profile import Profile
 from shoestring.core.technique import Slot, Technique
 from shoestring.core.trace import ALWAYS, Kind, Op, Phase, Storage, Trace, total
 from shoestring.planner.adapters import add_adapters
+from shoestring.planner.zeroth import Moves
 
 _MATMULS = ("aten.mm.", "aten.addmm.", "aten.bmm.", "aten.baddbmm.")
 
@@ -212,7 +213,8 @@ class Adam8bit(_Reported):
 class ZerothOrder(_Reported):
     """Forward passes alone: two losses give a slope along a random direction.
 
-    No gradient, no optimizer state and nothing kept for a backward.
+    No gradient, no optimizer state and nothing kept for a backward. Predicted as
+    `shoestring.zeroth.ZOSGD` runs it.
 
     Source: Malladi et al., MeZO, 2023, algorithm 1.
     """
@@ -233,7 +235,7 @@ class ZerothOrder(_Reported):
     def predict(self, profile: Profile) -> Profile:
         """Trace the forward alone, and run it twice."""
         assert profile.retrace is not None
-        retrace = functools.partial(_forward_twice, profile.retrace)
+        retrace = functools.partial(_forward_twice, profile.trace, profile.retrace)
         return _retraced(profile, retrace, Fidelity.UNBIASED)
 
     def describe(self) -> str:
@@ -258,12 +260,14 @@ def _retraced(profile: Profile, retrace: Callable[..., Trace], fidelity: Fidelit
     return dataclasses.replace(profile, traces=traces, fidelity=fidelity, retrace=None)
 
 
-def _forward_twice(retrace: Callable[..., Trace], *, which: int, by_row: bool) -> Trace:
+def _forward_twice(
+    plain: Trace, retrace: Callable[..., Trace], *, which: int, by_row: bool
+) -> Trace:
     trace = retrace(which=which, by_row=by_row, optimizer=False, backward=False)
-    ops = [dataclasses.replace(op, **op.work().times(2)._asdict()) for op in trace.ops]
-    size = sum(s.nbytes for s in trace.storages if s.kind is Kind.PARAMETER)
-    perturb = Op("perturb", Phase.OPTIMIZER, "", bytes_read=4 * size, bytes_written=4 * size)
-    return dataclasses.replace(trace, ops=(*ops, perturb), blocks=())
+    trained = [s for s in plain.storages if s.kind is Kind.GRADIENT]
+    # Weights of fewer bits than float32 are put aside while they are perturbed.
+    copied = sum(s.nbytes for s in trained if s.itemsize < 4)
+    return Moves(2, sum(s.nbytes for s in trained), held=copied, most=copied).after(trace)
 
 
 def _with_optimizer(

@@ -21,6 +21,7 @@ from shoestring.measure.tracing.step import StepOptions
 from shoestring.measure.tracing.twin import Change, MakeOptimizer, rows_of, trace_model
 from shoestring.planner.batches import half_of, resize, sized_by_row
 from shoestring.planner.buckets import Buckets, with_buckets
+from shoestring.planner.zeroth import Moves
 
 _DEEP: Final = 2 * TEMPLATES
 """Layers from which on a few of them are traced in place of all."""
@@ -40,6 +41,7 @@ class Retracer:
         sheet: the machine it was priced for.
         traces: of the batches, in one process by itself.
         buckets: what gradients are to the buckets of DistributedDataParallel; None without it.
+        moves: what a zeroth-order step takes beside its forward passes; None of another step.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Retracer:
         sheet: Machine,
         traces: Sequence[Trace],
         buckets: Buckets | None = None,
+        moves: Moves | None = None,
     ) -> None:
         self._model = model
         self._batches = batches
@@ -59,6 +62,7 @@ class Retracer:
         self._sheet = sheet
         self._traces = traces
         self._buckets = buckets
+        self._moves = moves
         held = sum(traces[0].storages[i].nbytes for i in traces[0].accumulated)
         trained = {p for p in model.parameters() if p.requires_grad}
         self._unused = max(0, sum(p.numel() * p.element_size() for p in trained) - held)
@@ -105,7 +109,7 @@ class Retracer:
         Raises:
             RefusedError: the step does other things at another batch size.
         """
-        options = dataclasses.replace(self._options, backward=backward)
+        options = dataclasses.replace(self._options, backward=backward and self._moves is None)
         if autocast is not None:
             options = dataclasses.replace(options, autocast=autocast)
         batch = self._batches[which]
@@ -116,13 +120,15 @@ class Retracer:
         if not optimizer and self._is_deep:
             found = self._shallow(batches, options, change)
         if found is None:
-            made = self._optimizer if optimizer else None
+            made = self._optimizer if optimizer and self._moves is None else None
             found = _by_row(
                 [
                     trace_model(self._model, each, made, options, self._sheet, change).trace
                     for each in batches
                 ]
             )
+        if self._moves is not None and optimizer:
+            found = self._moves.after(found)
         return found if alone else self.in_buckets(found, changed=change is not None)
 
     def _shallow(

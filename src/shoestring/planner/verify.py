@@ -20,6 +20,7 @@ from shoestring.measure.tracing.fake import Batch, tensors_in
 from shoestring.measure.tracing.step import Loss, StepOptions, forward_loss
 from shoestring.planner.figures import Figures
 from shoestring.planner.wrapped import unwrapped
+from shoestring.zeroth.engine import ZerothOrder
 
 if TYPE_CHECKING:
     from shoestring.planner.plan import Plan
@@ -123,7 +124,10 @@ def _measure(
     trained = [p for p in model.parameters() if p.requires_grad]
     with_step = bool(cls or plan.optimizer_path)
     optimizer = plan.optimizer(trained, cls=cls) if with_step else None
-    step = _changed_step(plan, model, batch, loss, optimizer)
+    if isinstance(optimizer, ZerothOrder):
+        step = _forward_only(plan, model, batch, loss, optimizer)
+    else:
+        step = _changed_step(plan, model, batch, loss, optimizer)
     try:
         step()
         found = measure_step(
@@ -145,8 +149,7 @@ def _changed_step(
 ) -> Callable[[], None]:
     """Return the step as it was profiled, with the plan's changes."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    autocast = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(plan.autocast)
-    options = StepOptions(loss=loss, autocast=autocast)
+    options = _options(plan, loss)
 
     def backward() -> None:
         with plan.context():
@@ -170,6 +173,25 @@ def _changed_step(
             optimizer.step()
 
     return step
+
+
+def _forward_only(
+    plan: Plan, model: nn.Module, batch: Batch, loss: Loss | None, optimizer: ZerothOrder
+) -> Callable[[], None]:
+    """Return a step of zeroth order, as it was profiled."""
+    options = _options(plan, loss)
+
+    def step() -> None:
+        for _ in range(plan.accumulate):
+            optimizer.estimate(lambda: forward_loss(model, batch, options)[0])
+        optimizer.step()
+
+    return step
+
+
+def _options(plan: Plan, loss: Loss | None) -> StepOptions:
+    autocast = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(plan.autocast)
+    return StepOptions(loss=loss, autocast=autocast)
 
 
 @contextlib.contextmanager

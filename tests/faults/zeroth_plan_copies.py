@@ -1,0 +1,7 @@
+"""A deliberate fault; README.md says how it is read."""
+
+PROMISE = "copies of half-precision weights are in the predicted peak"
+SOURCE = "shoestring/planner/zeroth.py"
+OLD = "((self.state, Kind.OPTIMIZER), (self.held, Kind.TEMPORARY))"
+NEW = "((self.state, Kind.OPTIMIZER),)"
+TESTS = ("tests/planner/test_zeroth.py::test_the_predicted_peak_holds",)
