@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import os
 import platform
 import re
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import roofline_table, run, tables, techniques_table, trainers_results
+from bench.attacks import records as attacks_records
 from bench.counters import flopco, records
 from bench.harness import (
     RESULTS,
@@ -24,6 +24,7 @@ from bench.harness import (
     write_result,
 )
 from bench.remat import records as remat_records
+from bench.zeroth.finetune import table as finetune_table
 from shoestring.core.errors import InputError
 
 FOREIGN = {
@@ -36,6 +37,8 @@ FOREIGN = {
     flopco.SCHEMA,
     roofline_table.SCHEMA,
     remat_records.SCHEMA,
+    attacks_records.SCHEMA,
+    finetune_table.SCHEMA,
 }
 """Schemas of results that have a format of their own."""
 
@@ -228,8 +231,9 @@ def test_an_unknown_scenario_is_refused(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_the_commands_of_scenarios_exist() -> None:
     for words in run.SCENARIOS.values():
-        file = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
-        assert os.path.exists(RESULTS.parents[1] / file)
+        module = words[1].replace(".", "/")
+        files = (f"{module}.py", f"{module}/__main__.py") if words[0] == "-m" else (words[0],)
+        assert any((RESULTS.parents[1] / file).exists() for file in files)
 
 
 def test_a_room_within_a_room_is_hashed_by_itself() -> None:

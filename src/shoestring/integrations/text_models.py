@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 import transformers
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
     from shoestring.integrations.training_settings import TextTraining
+
+
+_PACKS: Final = "support_avx512bf16_for_cpu"
+"""Whether a layer of bitsandbytes packs its weights anew, on processors that have what it takes."""
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -76,6 +80,9 @@ def load_model(
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id or tokenizer.eos_token_id
     model.config.use_cache = False
+    for module in model.modules():
+        if hasattr(module, _PACKS):  # in evaluation, and only rows of 64 and more
+            setattr(module, _PACKS, False)
     return model
 
 

@@ -34,5 +34,6 @@ from shoestring.zeroth.survey import Survey as Survey
 from shoestring.zeroth.survey import suggest as suggest
 from shoestring.zeroth.survey import survey as survey
 from shoestring.zeroth.svrg import ZOSVRG as ZOSVRG
+from shoestring.zeroth.twin import TwinWarning as TwinWarning
 from shoestring.zeroth.workers import AllGather as AllGather
 from shoestring.zeroth.workers import Workers as Workers

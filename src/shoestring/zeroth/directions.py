@@ -147,6 +147,7 @@ class LowRank(Direction):
     def __init__(self, key: int, rank: int) -> None:
         self.key, self.rank = key, rank
         self.unit, self.reach = rank == 1, math.sqrt(rank)
+        self._factors: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def factors(self, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return U ``[n, r]`` and V ``[m, r]``, not divided by anything.
@@ -154,10 +155,25 @@ class LowRank(Direction):
         Args:
             matrix: tells n and m, dtype and device.
         """
+        kept = self._factors
+        if kept is not None and kept[0].dtype is matrix.dtype and kept[0].device == matrix.device:
+            return kept
         u, v = (
             signs(stream_key(self.key, side), size * self.rank).to(matrix).view(self.rank, size).T
             for side, size in enumerate(matrix.shape)
         )
+        return self.keep(u, v)
+
+    def keep(self, u: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keep the factors, which a step asks for some times, and return them.
+
+        They are small beside the matrix, and go with the direction.
+
+        Args:
+            u: U.
+            v: V.
+        """
+        self._factors = u, v
         return u, v
 
     def add_to(self, tensor: torch.Tensor, scale: float) -> None:

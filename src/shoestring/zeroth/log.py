@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from shoestring.core.documents import parse_document, read_document, write_text
 from shoestring.core.errors import InputError
+from shoestring.zeroth.kept import Group
 
 SCHEMA: Final = "shoestring/zolog/1"
 MOST_BYTES: Final = 256 * 2**20
@@ -124,7 +125,7 @@ class Log:
         return _log_in(parse_document(text, SCHEMA, most_bytes=MOST_BYTES), "the text")
 
 
-def option_of(group: Mapping[str, Any], name: str) -> float:
+def option_of(group: Group, name: str) -> float:
     """Return an option as the log names it: of a pair, ``betas.0`` is the first.
 
     Args:
@@ -135,7 +136,7 @@ def option_of(group: Mapping[str, Any], name: str) -> float:
     return float(group[option][int(place)] if place else group[option])
 
 
-def set_options(group: dict[str, Any], names: Sequence[str], values: Sequence[float]) -> None:
+def set_options(group: Group, names: Sequence[str], values: Sequence[float]) -> None:
     """Set options as the log names them.
 
     Args:

@@ -70,7 +70,7 @@ class Shift:
             self._drawn[stream_key(direction.key, side)].view(direction.rank, -1).T.to(matrix)
             for side in range(2)
         )
-        return u, v
+        return direction.keep(u, v)
 
     def steps(self, dtype: torch.dtype) -> torch.Tensor:
         """Return every direction times the radius, ``[q, *shape]``.
