@@ -2,8 +2,8 @@
 
 PROMISE = "an interrupt leaves the weights as they were"
 SOURCE = "shoestring/zeroth/engine.py"
-OLD = "        except BaseException:\n            self._go(None)\n"
-NEW = "        except BaseException:\n"
+OLD = "            asking.leave()\n            raise"
+NEW = "            raise"
 TESTS = (
     "tests/zeroth/test_engine.py::test_an_error_or_an_interrupt_leaves_the_weights_as_they_were",
 )

@@ -29,6 +29,7 @@ def mean_of(found: Sequence[Found]) -> Found:
     Args:
         found: of each; those of no weight are left out.
     """
+    # A batch without samples has no losses: its numbers may be anything.
     found = [part for part in found if part.weight] or found[:1]
     if len(found) == 1:
         return found[0]

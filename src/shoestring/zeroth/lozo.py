@@ -154,8 +154,7 @@ class LOZO(ZerothOrder):
         return stream_key(self._shared["seed"], LASTING, *basis)
 
     def _needs_gradient(self, group: Group) -> bool:
-        # Updates of few bits are rounded at random, which products of factors alone cannot be.
-        return bool(group["momentum"]) or any(p.dtype is not wide(p.dtype) for p in group["params"])
+        return bool(group["momentum"])
 
     def _buffers(self, parameter: torch.Tensor, group: Group) -> dict[str, torch.Tensor]:
         if not group["momentum"]:

@@ -178,7 +178,7 @@ class AllGather:
         return self._workers.bytes_sent
 
     def __call__(self, found: Found) -> list[Found]:
-        """Return what each worker found whose batch counts, in the order of ranks.
+        """Return what each worker found, in the order of ranks.
 
         Args:
             found: by this worker.
@@ -204,8 +204,7 @@ class AllGather:
                     f"worker {rank} gives its batch the weight {part.weight}.",
                     hint="weights are numbers of samples, 0 or more.",
                 )
-        # A batch without samples has no losses: its numbers may be anything.
-        return [part for part in parts if part.weight] or parts
+        return parts
 
     def _lasting(self) -> dict[str, object]:
         """Return what stays the same in all steps."""
