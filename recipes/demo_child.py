@@ -135,6 +135,7 @@ def warm_up(settings: Settings) -> None:
         settings: of the run.
     """
     config = transformers.AutoConfig.from_pretrained(settings.model)
+    layers = config.num_hidden_layers
     config.num_hidden_layers, config.vocab_size = 1, 64
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)
@@ -142,7 +143,6 @@ def warm_up(settings: Settings) -> None:
     batch = {"input_ids": tokens, "attention_mask": tokens + 1, "labels": tokens[:, 0].clone()}
     step = functools.partial(plain_step, model, optimizer)
     step(batch)
-    measure(step, model, optimizer, batch)
     with torch.device("meta"):
         whole = transformers.AutoModelForSequenceClassification.from_config(
             transformers.AutoConfig.from_pretrained(settings.model)
@@ -153,7 +153,19 @@ def warm_up(settings: Settings) -> None:
     )
     for technique in plan.steps:
         technique.apply(model)
-    step(batch)
+    # As many layers in one measurement as the whole model has: what measuring takes stays taken.
+    measure(functools.partial(repeat, step, layers), model, optimizer, batch)
+
+
+def repeat(step: Step, times: int, batch: Batch) -> torch.Tensor:
+    """Train several steps on one batch and return the last loss.
+
+    Args:
+        step: trains on one batch.
+        times: how many, at least 1.
+        batch: the batch.
+    """
+    return [step(batch) for _ in range(times)][-1]
 
 
 def prepare(
@@ -178,6 +190,7 @@ def prepare(
     plan = shoestring.plan(prof, shoestring.Budget(memory=settings.budget - ALLOWANCE))
     plan.apply(model)
     optimizer = plan.optimizer(model.parameters(), lr=settings.lr)
+    gc.collect()  # what planning leaves behind would be collected some steps later
     tell(
         "planned",
         plain_peak=prof.peak,
