@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from shoestring.activations.chunked_loss import ChunkedLoss
 from shoestring.activations.remat.eager.sites import Site, sites_of, to_text
 from shoestring.activations.remat.eager.step_graph import step_graph
 from shoestring.activations.rematerialisation import Rematerialisation
@@ -441,3 +442,34 @@ def tensors_alive() -> list[torch.Tensor]:
     import gc
 
     return [o for o in gc.get_objects() if type(o) is torch.Tensor]
+
+
+def test_predicted_beside_a_head_in_chunks() -> None:
+    """The head's part of the forward runs in backward, and reads what is computed again."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=2000,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+    )
+    model = transformers.LlamaForCausalLM(config).train()
+    words = torch.arange(8 * 32).reshape(8, 32)
+    batch = {"input_ids": words, "labels": words}
+    plain = profile(model, batch)
+    (chunked,) = ChunkedLoss.propose(plain)
+    without = chunked.predict(plain)
+    for again in (everything(without), *Rematerialisation.propose(without)):
+        predicted = again.predict(without)
+        changed = copy.deepcopy(model)
+        chunked.apply(changed)
+        again.apply(changed)
+
+        def step(changed: nn.Module = changed) -> None:
+            changed.zero_grad()
+            changed(**batch).loss.backward()
+
+        step()
+        found = measure_step(step, roots=lambda changed=changed: standing(changed, batch))
+        assert found.peak == pytest.approx(predicted.peak, rel=1e-3)

@@ -118,13 +118,7 @@ def test_the_loop_of_the_guide_stays_within_its_budget(tmp_path: Path) -> None:
         step()
         found = measure_step(step, roots=lambda: standing(model, batch, optimizer))
     close(optimizer)
-    # A known miss: where what feeds a head in chunks is computed again, which of some equal choices
-    # depends on the machine's times, up to two more copies of it are alive than are predicted.
-    again = [site for step in plan.steps for site in getattr(step, "again", ())]
-    hidden = batch["input_ids"].numel() * model.config.hidden_size * 4
-    missed = 2 * hidden if any(site.startswith("model.norm:") for site in again) else 0
-    assert found.peak <= plan.budget + missed
-    assert plan.budget < plan.plain.peak
+    assert found.peak <= plan.budget < plan.plain.peak
     assert found.peak == pytest.approx(plan.predicted.peak, rel=0.05)
 
 

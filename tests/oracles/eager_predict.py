@@ -7,6 +7,8 @@ from shoestring.core.trace import ALWAYS, Op, Phase, Storage, Trace
 Events = list[tuple[int, bool]]
 """Operations, and whether they run again."""
 
+LATE = (Phase.BACKWARD, Phase.RECOMPUTE)
+
 
 def timeline(trace: Trace, chosen: set[int]) -> list[int]:
     """Return the bytes alive in each event: what a node reads is made again before it begins."""
@@ -27,7 +29,7 @@ def played(trace: Trace, dropped: set[int]) -> Events:
     first = 0
     while first < len(trace.ops):
         node = node_of(trace.ops, first)
-        for i in node if trace.ops[first].phase is Phase.BACKWARD else ():
+        for i in node if trace.ops[first].phase in LATE else ():
             again: set[int] = set()
             for s in dropped:
                 if unpacks(trace, s, i):
@@ -49,15 +51,15 @@ def node_of(ops: tuple[Op, ...], first: int) -> list[int]:
     return list(range(first, last))
 
 
-def uses(trace: Trace, s: int, phase: Phase) -> list[int]:
-    """Return the operations of a phase that read or write a storage."""
+def uses(trace: Trace, s: int, phases: tuple[Phase, ...]) -> list[int]:
+    """Return the operations of some phases that read or write a storage."""
     ops = enumerate(trace.ops)
-    return [i for i, op in ops if op.phase is phase and s in (*op.reads, *op.writes)]
+    return [i for i, op in ops if op.phase in phases and s in (*op.reads, *op.writes)]
 
 
 def unpacks(trace: Trace, s: int, i: int) -> bool:
     """Return whether an operation of backward asks for a storage, or lets go of it unread."""
-    read = uses(trace, s, Phase.BACKWARD)
+    read = uses(trace, s, LATE)
     return i in read or (not read and trace.storages[s].death == i)
 
 
@@ -83,9 +85,9 @@ def lives(
     if not dropped:
         return [(birth, max([death, *repeats]))]
     made = [k for k, (i, again) in enumerate(events) if again and storage.birth == i]
-    later = [k for k in (place[i] for i in uses(trace, s, Phase.BACKWARD)) if [k] > made[:1]]
+    later = [k for k in (place[i] for i in uses(trace, s, LATE)) if [k] > made[:1]]
     copies = [(k, max([k, *repeats, *later, -1 if storage.death is None else death])) for k in made]
     if storage.death is not None and trace.ops[storage.death].phase is not Phase.FORWARD:
-        held = [place[i] for i in uses(trace, s, Phase.FORWARD)]
+        held = [place[i] for i in uses(trace, s, (Phase.FORWARD,))]
         death = min(death, max([birth, place[storage.released or 0], *held]))
     return [(birth, death), *copies]

@@ -63,9 +63,13 @@ def traces(draw: st.DrawFn) -> Trace:
     border = len(ops)
     for _ in range(draw(st.integers(1, 6))):
         source = draw(st.integers(-1, border - 1))
+        again = draw(st.sampled_from([False, False, True]))  # as another technique puts it there
         for _ in range(draw(st.integers(1, 3))):
             some = st.lists(st.sampled_from(range(len(births))), max_size=3, unique=True)
-            ops.append(op(draw(some), phase=Phase.BACKWARD, source=source))
+            if again:
+                ops.append(op(draw(some), phase=Phase.RECOMPUTE))
+            else:
+                ops.append(op(draw(some), phase=Phase.BACKWARD, source=source))
             if draw(st.booleans()):
                 births.append(len(ops) - 1)
     storages = [

@@ -198,7 +198,7 @@ class Search:
         """Return at how many of the peaks a storage is there only because it is kept."""
         uses, phases = self._plain_step.uses[s], self._plain_step.phases
         forward = [i for i in uses if phases[i] is Phase.FORWARD]
-        later = [i for i in uses if phases[i] is Phase.BACKWARD]
+        later = self._plain_step.late_uses(s)
         if not later:
             return 0
         last = max(forward, default=self._trace.storages[s].birth)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from shoestring.core.trace import ALWAYS, Kind, Phase, Storage, Trace, uses_of
 Ints = NDArray[np.int64]
 _NEVER = -2
 """The death of what outlives the step."""
+
+_LATE: Final = frozenset({Phase.BACKWARD, Phase.RECOMPUTE})
 
 
 def recomputed(trace: Trace, sites: Collection[Site]) -> Trace:
@@ -122,6 +124,16 @@ class PlainStep:
             if op.phase is before.phase is Phase.BACKWARD and op.source == before.source >= 0:
                 starts[index] = starts[index - 1]
         return starts
+
+    def late_uses(self, s: int) -> list[int]:
+        """Return the operations of backward that touch a storage.
+
+        Another technique may have put a part of the forward there, and that reads as well.
+
+        Args:
+            s: index of the storage.
+        """
+        return [i for i in self.uses[s] if self.phases[i] in _LATE]
 
     def run_again(self, chosen: Iterable[int]) -> Change:
         """Return what is different when some operations run again.
@@ -245,10 +257,9 @@ class _Making:
 
     def _reads(self, s: int) -> list[int]:
         """Return the operations of backward that read a storage, or only let go of it."""
-        phases = self._step.phases
-        found = [i for i in self._step.uses[s] if phases[i] is Phase.BACKWARD]
+        found = self._step.late_uses(s)
         death = self._trace.storages[s].death
-        if not found and death is not None and phases[death] is Phase.BACKWARD:
+        if not found and death is not None and self._step.phases[death] in _LATE:
             found.append(death)
         return found
 
