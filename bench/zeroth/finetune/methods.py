@@ -13,9 +13,8 @@ from bench.zeroth.finetune.task import Task
 from bench.zeroth.mezo import MeZO
 from shoestring import zeroth
 
-Make: TypeAlias = Callable[[Sequence[nn.Parameter], float], torch.optim.Optimizer]
+Make: TypeAlias = Callable[[Sequence[nn.Parameter], float, float], torch.optim.Optimizer]
 
-EPS: Final = 1e-3
 RATES: Final = 8
 
 
@@ -24,18 +23,20 @@ class Method(NamedTuple):
 
     Attributes:
         title: as the tables name it.
-        make: makes it for parameters and a learning rate.
+        make: makes it for parameters, a learning rate and eps.
         kind: what its rate is like: ``slope`` (times the slope along a direction), ``sign`` (what
             each weight moves by), ``matrix`` (what each singular value moves by), ``adam``.
         evaluations: of the loss in a step; 0 for backward.
         modes: what of the model it trains.
+        module: of the package, where its class is; none for what is not ours.
     """
 
     title: str
     make: Make
     kind: str
     evaluations: int
-    modes: tuple[str, ...] = ("full", "lora", "head")
+    modes: tuple[str, ...]
+    module: str = ""
 
 
 def _hundredth(params: Sequence[nn.Parameter]) -> int:
@@ -43,41 +44,47 @@ def _hundredth(params: Sequence[nn.Parameter]) -> int:
     return max(1, sum(parameter.numel() for parameter in params) // 100)
 
 
-def _jaguar_sign(params: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    return zeroth.JaguarSign(params, lr, EPS, coords=_hundredth(params))
+def _jaguar_sign(params: Sequence[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
+    return zeroth.JaguarSign(params, lr, eps, coords=_hundredth(params))
 
 
-def _jaguar_muon(params: Sequence[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    return zeroth.JaguarMuon(params, lr, EPS, coords=_hundredth(params))
+def _jaguar_muon(params: Sequence[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
+    return zeroth.JaguarMuon(params, lr, eps, coords=_hundredth(params))
 
+
+_ALL: Final = ("full", "lora", "head")
+_MATRICES: Final = ("full", "head")
+"""Of methods that take apart what LoRA has taken apart already."""
+_FACTORS: Final = ("lora", "head")
+"""A polar factor of every matrix at every step costs five times the two forwards in full."""
 
 METHODS: Final = {
-    "zosgd": Method("ZOSGD", lambda p, lr: zeroth.ZOSGD(p, lr, EPS, pending=True), "slope", 2),
-    "mezo": Method(
-        "MeZO, four passes", lambda p, lr: MeZO(p, lr, EPS), "slope", 2, ("full", "head")
+    "zosgd": Method(
+        "ZOSGD", lambda p, lr, eps: zeroth.ZOSGD(p, lr, eps, pending=True), "slope", 2, _ALL, "sgd"
     ),
-    "jaguar-sign": Method("JaguarSign", _jaguar_sign, "sign", 2),
-    "lozo": Method("LOZO", lambda p, lr: zeroth.LOZO(p, lr, EPS), "slope", 2, ("full", "head")),
-    "hizoo": Method("HiZOO", lambda p, lr: zeroth.HiZOO(p, lr, EPS), "slope", 3, ("full", "head")),
-    # A polar factor of every matrix at every step costs five times the two forwards in full.
-    "zo-muon": Method(
-        "ZOMuon", lambda p, lr: zeroth.ZOMuon(p, lr, EPS), "matrix", 2, ("lora", "head")
+    "mezo": Method("MeZO, four passes", MeZO, "slope", 2, _MATRICES),
+    "jaguar-sign": Method("JaguarSign", _jaguar_sign, "sign", 2, _ALL, "jaguar"),
+    "lozo": Method("LOZO", zeroth.LOZO, "slope", 2, _MATRICES, "lozo"),
+    "hizoo": Method("HiZOO", zeroth.HiZOO, "slope", 3, _MATRICES, "hizoo"),
+    "zo-muon": Method("ZOMuon", zeroth.ZOMuon, "matrix", 2, _FACTORS, "muon"),
+    "jaguar-muon": Method("JaguarMuon", _jaguar_muon, "matrix", 2, _FACTORS, "jaguar"),
+    "adamw": Method(
+        "AdamW", lambda p, lr, _: torch.optim.AdamW(p, lr, weight_decay=0.0), "adam", 0, _ALL
     ),
-    "jaguar-muon": Method("JaguarMuon", _jaguar_muon, "matrix", 2, ("lora", "head")),
-    "adamw": Method("AdamW", lambda p, lr: torch.optim.AdamW(p, lr, weight_decay=0.0), "adam", 0),
 }
 
 
-def rates(kind: str, task: Task) -> list[float]:
-    """Return the learning rates that are tried: half a decade apart, around what is measured.
+def rates(kind: str, task: Task, rows: int) -> list[float]:
+    """Return the learning rates that are tried: half decades around what is measured.
 
     Args:
         kind: of the method.
         task: whose slopes and curvature are measured.
+        rows: of a batch.
     """
     if kind == "adam":
         return [10 ** (-6 + k / 2) for k in range(RATES)]
-    index = next(task.batches())
+    index = next(task.batches(rows))
     labels = task.parts.train.labels[index]
 
     def closure() -> torch.Tensor:
@@ -91,4 +98,5 @@ def rates(kind: str, task: Task) -> list[float]:
     if kind == "matrix":
         longest = [max(p.shape) for p in task.parameters() if p.dim() > 1]
         middle *= math.sqrt(sum(longest) / len(longest))
-    return [middle * 10 ** ((k - RATES + 2) / 2) for k in range(RATES)]
+    near = round(2 * math.log10(middle))
+    return [10 ** ((near + k - RATES + 2) / 2) for k in range(RATES)]

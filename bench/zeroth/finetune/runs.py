@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
 
-from bench.harness import RESULTS, ROOT, machine, source_hash
+from bench.harness import RESULTS, machine
 from bench.zeroth.finetune.data import probe_score
 from bench.zeroth.finetune.methods import METHODS
+from bench.zeroth.finetune.sources import sources
 from bench.zeroth.finetune.task import Task
 from shoestring.core.documents import read_document, write_text
 
 SCHEMA: Final = "shoestring/bench/zeroth-finetune/1"
 FOLDER: Final = "zeroth-finetune"
-NOT_OURS: Final = ("adamw", "mezo")
-"""Methods that use nothing of the package."""
 POINTS: Final = 6
 """How often a whole run is scored on the validation part; a run for tuning is scored at its end."""
 WHOLE: Final = 1000
 """Steps from which a run is no longer for tuning, and is scored on the test part."""
+
+
+class Goal(NamedTuple):
+    """What a step asks for.
+
+    Attributes:
+        rows: of a batch.
+        eps: radius of zeroth-order optimizers.
+    """
+
+    rows: int
+    eps: float
+
+
+GOALS: Final = {"loss": Goal(16, 1e-3), "accuracy": Goal(1000, 1e-2)}
+"""The accuracy of few rows is the same on both sides of a small step."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,7 +53,7 @@ class Run:
         lr: learning rate.
         seed: of batches and directions.
         steps: how many.
-        metric: what is minimised: ``loss``, or minus the ``accuracy`` or ``f1`` of a batch.
+        metric: of `GOALS`; what is minimised is the loss, or minus the accuracy.
     """
 
     method: str
@@ -86,8 +100,9 @@ def make(run: Run, task: Task) -> dict[str, object]:
     """
     method = METHODS[run.method]
     torch.manual_seed(run.seed)
-    optimizer = method.make(task.parameters(), run.lr)
-    batches, curve = task.batches(), list[list[float]]()
+    goal = GOALS[run.metric]
+    optimizer = method.make(task.parameters(), run.lr, goal.eps)
+    batches, curve = task.batches(goal.rows), list[list[float]]()
     whole = run.steps >= WHOLE
     seconds, every = 0.0, run.steps // POINTS if whole else run.steps
     for step in range(1, run.steps + 1):
@@ -120,7 +135,7 @@ def make(run: Run, task: Task) -> dict[str, object]:
         "machine": machine(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "source_hash": sources(run.method),
+        "source_hash": sources(method.module),
         "command": "python -m bench.zeroth.finetune",
     }
     run.path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,16 +170,3 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(loss.detach())
-
-
-def sources(method: str) -> str:
-    """Return a hash of what a method's results depend on: rooms, and the files of this folder.
-
-    Args:
-        method: of `METHODS`.
-    """
-    rooms = () if method in NOT_OURS else ("zeroth", "kernels")
-    digest = hashlib.sha256(source_hash(rooms).encode())
-    for name in ("data", "runs", "task"):
-        digest.update((ROOT / f"bench/zeroth/finetune/{name}.py").read_bytes())
-    return digest.hexdigest()[:16]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.zeroth.finetune.methods import METHODS, rates
-from bench.zeroth.finetune.runs import Run, result
+from bench.zeroth.finetune.runs import GOALS, Run, result
 from bench.zeroth.finetune.task import Task
 
 STAGES: Final = ((150, 8), (600, 3))
@@ -16,36 +16,41 @@ STEPS: Final = 3000
 SEEDS: Final = (0, 1, 2)
 
 
-def search(method: str, mode: str) -> None:
+def search(method: str, mode: str, metric: str = "loss") -> None:
     """Find a method's learning rate on the validation part, and run it with every seed.
 
     Args:
         method: of `METHODS`.
         mode: what of the model is trained.
+        metric: of `GOALS`; rates are around what is measured of the loss, whichever it is.
     """
-    candidates = rates(METHODS[method].kind, Task(mode, SEEDS[0]))
+
+    def run(lr: float, steps: int, seed: int = SEEDS[0]) -> Run:
+        return Run(method, mode, lr, seed, steps, metric)
+
+    candidates = rates(METHODS[method].kind, Task(mode, SEEDS[0]), GOALS[metric].rows)
     for steps, count in STAGES:
-        candidates = best([Run(method, mode, lr, SEEDS[0], steps) for lr in candidates], count)
-    (lr,) = best([Run(method, mode, lr, SEEDS[0], STAGES[-1][0]) for lr in candidates], 1)
+        candidates = best([run(lr, steps) for lr in candidates], count)
+    (lr,) = best([run(lr, STAGES[-1][0]) for lr in candidates], 1)
     for seed in SEEDS:
-        found = result(Run(method, mode, lr, seed, STEPS))
-        print(method, mode, f"{lr:.2e}", seed, found["curve"][-1], found["test"], flush=True)
+        found = result(run(lr, STEPS, seed))
+        words = (method, mode, metric, f"{lr:.2e}", seed)
+        print(*words, found["curve"][-1], found["test"], flush=True)
 
 
 def best(runs: Sequence[Run], count: int) -> list[float]:
-    """Return the learning rates of the runs with the least loss on the validation part.
+    """Return the learning rates of the runs that end best on the validation part.
 
     Args:
         runs: one for each rate.
         count: how many are kept.
     """
-    return sorted((run.lr for run in runs), key={r.lr: loss_of(r) for r in runs}.__getitem__)[
-        :count
-    ]
+    ends = {run.lr: end_of(run) for run in runs}
+    return sorted(ends, key=ends.__getitem__)[:count]
 
 
-def loss_of(run: Run) -> float:
-    """Return the last loss on the validation part; infinite where the run went astray.
+def end_of(run: Run) -> float:
+    """Return what a run minimised, on the validation part; infinite where it went astray.
 
     Args:
         run: made where it has not been.
@@ -53,5 +58,6 @@ def loss_of(run: Run) -> float:
     found = result(run)
     if not found["finished"]:
         return math.inf
-    loss = float(found["curve"][-1][2])
-    return loss if math.isfinite(loss) else math.inf
+    _, _, loss, accuracy = found["curve"][-1]
+    end = loss if run.metric == "loss" else -accuracy
+    return end if math.isfinite(end) else math.inf

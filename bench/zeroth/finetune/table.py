@@ -23,7 +23,7 @@ def finetune(results: Path = RESULTS) -> str:
         results: folder of all results.
     """
     from bench.zeroth.finetune.methods import METHODS
-    from bench.zeroth.finetune.runs import sources
+    from bench.zeroth.finetune.sources import sources
 
     lines = []
     older = False
@@ -32,7 +32,7 @@ def finetune(results: Path = RESULTS) -> str:
             runs = _whole(results / FOLDER / mode / name)
             if not runs:
                 continue
-            older |= any(run["source_hash"] != sources(name) for run in runs)
+            older |= any(run["source_hash"] != sources(method.module) for run in runs)
             tests = [_accuracy(run["test"]) for run in runs]
             gains = [_accuracy(run["test"]) - _accuracy(run["probe"]) for run in runs]
             first = runs[0]

@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from bench.zeroth.finetune.data import BATCH, Classifier, Rows, frozen, load
+from bench.zeroth.finetune.data import Classifier, Rows, frozen, load
 
 MODES: Final = ("full", "lora", "head")
 RANK: Final = 8
@@ -41,13 +41,17 @@ class Task:
         """Return what is trained."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def batches(self) -> Iterator[torch.Tensor]:
-        """Yield indices of training rows, without end, each epoch in an order of its own."""
+    def batches(self, rows: int) -> Iterator[torch.Tensor]:
+        """Yield indices of training rows, without end, each epoch in an order of its own.
+
+        Args:
+            rows: of a batch.
+        """
         generator = torch.Generator().manual_seed(self._seed)
         count = len(self.parts.train.labels)
         while True:
             order = torch.randperm(count, generator=generator)
-            yield from order[: count - count % BATCH].split(BATCH)
+            yield from order[: count - count % rows].split(rows)
 
     def logits(self, rows: Rows, index: torch.Tensor) -> torch.Tensor:
         """Return the logits of some rows.
