@@ -22,6 +22,12 @@ RADII: Final = tuple(4.0**-k for k in range(8, 0, -1))
 CAUTION: Final = 3
 """By how much the curvature may grow in training until a step overshoots the best one."""
 
+STEPS: Final = 1000
+"""Of a run whose length is not said."""
+
+WASTE: Final = 0.005
+"""What share of the loss the noise of batches may add in a run whose gain cannot be foreseen."""
+
 _FEW: Final = 4
 """Directions that the radii are compared along."""
 
@@ -31,9 +37,10 @@ class Survey:
     """What was found around the parameters.
 
     Attributes:
-        lr: learning rate of `ZOSGD` that makes the most of a step.
+        lr: learning rate of `ZOSGD` that makes the most of a run.
         eps: radius at which slopes are found most exactly.
-        slope: root of the mean square of the slopes along directions: the gradient's length.
+        slope: root of the mean square of the slopes along directions, less the noise's part: the
+            gradient's length; 0 where that is too short to be told from the noise.
         noise: standard error of one batch's slope along a direction; 0 where it is unknown.
         curvature: root of the mean square of the curvatures along directions; about the trace of
             the Hessian, where that is large.
@@ -85,7 +92,7 @@ def survey(
     *,
     directions: str = "rademacher",
     count: int = 16,
-    steps: int | None = None,
+    steps: int = STEPS,
     seed: int = 0,
 ) -> Survey:
     r"""Measure slopes, curvature and noise of a loss along random directions.
@@ -93,17 +100,20 @@ def survey(
     Slopes :math:`\rho(\epsilon) = (f(x + \epsilon z) - f(x - \epsilon z)) / 2 \epsilon` at radii
     from 1.5e-5 to 0.25 agree with those at the next radius where neither rounding nor the loss's
     higher derivatives blur them: that is `eps`. Bends :math:`b = (f_+ + f_- - 2 f) / \epsilon^2`
-    have the mean :math:`\mathrm{tr}(H)`. A step of `ZOSGD` with learning rate :math:`\gamma` lowers
-    a quadratic by :math:`\gamma \|g\|^2 - \gamma^2 b (\|g\|^2 + \sigma^2) / 2` on the mean, so that
+    have the mean :math:`b = \mathrm{tr}(H)`. A step of `ZOSGD` with learning rate :math:`\gamma`
+    lowers a quadratic by :math:`\gamma \|g\|^2 - \gamma^2 b (\|g\|^2 + \sigma^2) / 2` on the mean,
+    with :math:`\|g\|` the slope and :math:`\sigma` the noise of a batch. Without noise that is most
+    at :math:`1 / b`, and a third of it is taken, since curvature grows as training goes on. With
+    noise the whole run decides. Along :math:`u = \gamma T`, for :math:`T` steps, what may be
+    gained, at most the loss :math:`f`, shrinks as :math:`f / (1 + u \|g\|^2 / f)`, and noise
+    adds :math:`u^2 b \sigma^2 / 2 T`. Their sum is least where
 
     .. math::
 
-        \gamma = \frac{1}{b} \cdot \frac{\|g\|^2}{\|g\|^2 + \sigma^2}
+        u \left(1 + u \|g\|^2 / f\right)^2 = T \|g\|^2 / b \sigma^2
 
-    with :math:`\|g\|` the slope and :math:`\sigma` the noise of a batch. A third of that is taken:
-    curvature grows as training goes on. With `steps` the rate is what is best for as many,
-    :math:`\sqrt{2 f / (T b \sigma^2)}`, where that is less than :math:`1 / 3b` and more than
-    :math:`\gamma / 3`, the loss being able to fall to zero.
+    There :math:`\|g\|^2` is the least that the measurement leaves likely. Where the slope cannot be
+    told from the noise, as after a fitted probe, noise may add 0.5 % of the loss in all.
 
     Args:
         params: a model, or the tensors that are trained. They are rounded once, as by a step with
@@ -112,7 +122,7 @@ def survey(
             samples, or where there are closures of several batches, their noise is measured, too.
         directions: family of directions that the optimizer will take.
         count: how many directions.
-        steps: of the run.
+        steps: of the run that the rate is for.
         seed: of the directions.
 
     Returns:
@@ -121,8 +131,8 @@ def survey(
     Raises:
         InputError: there is no parameter, the loss is not finite, or it does not change.
 
-    Source: of the best step along a quadratic, derived here; the trace by random directions is
-    Hutchinson's (1990).
+    Source: of the best step along a quadratic and of the best run, derived here; the trace by
+    random directions is Hutchinson's (1990).
 
     Example:
         >>> x = torch.nn.Parameter(torch.ones(100))
@@ -141,7 +151,7 @@ def survey(
     return _survey(asker, closures, steps)
 
 
-def _survey(asker: _Asker, closures: Sequence[Closure], steps: int | None) -> Survey:
+def _survey(asker: _Asker, closures: Sequence[Closure], steps: int) -> Survey:
     loss = asker.here(closures[0])
     tried = [asker.around(closures[0], radius, _FEW, loss) for radius in RADII]
     eps = RADII[_settled([around.slopes for around in tried], 0.01)]
@@ -150,9 +160,9 @@ def _survey(asker: _Asker, closures: Sequence[Closure], steps: int | None) -> Su
     bends = found[0].bends
     if wide != eps:
         bends = asker.around(closures[0], wide, asker.count, loss).bends
-    slope, noise = _signal_and_noise(found)
+    square, noise = _square_and_noise(found)
     curvature = _size(bends)
-    if not slope:
+    if not square:
         raise InputError(
             "the loss does not change around the parameters.",
             hint="does the closure use them? a metric of few samples is flat: take a larger batch.",
@@ -164,10 +174,31 @@ def _survey(asker: _Asker, closures: Sequence[Closure], steps: int | None) -> Su
         )
     rate = 1 / (CAUTION * curvature)
     if noise:
-        best = rate * slope**2 / (slope**2 + noise**2)
-        horizon = math.sqrt(2 * abs(loss) / (steps * curvature)) / noise if steps else 0.0
-        rate = min(rate, max(best, horizon))
+        # The mean of `count` squares, each of a normal number, is as uncertain as that.
+        likely = square * (1 - math.sqrt(2 / asker.count)) - noise**2
+        spread = curvature * noise**2 / steps
+        rate = min(rate, _length(max(likely, 0.0), abs(loss), spread) / steps)
+    slope = math.sqrt(max(square - noise**2, 0.0))
     return Survey(rate, eps, slope, noise, curvature, loss, asker.evaluations)
+
+
+def _length(square: float, loss: float, spread: float) -> float:
+    """Return the sum of learning rates that makes the most of a run.
+
+    Args:
+        square: of the gradient's length.
+        loss: what can be gained, at most.
+        spread: what noise adds to the loss is half of this for each square of the sum.
+    """
+    least = math.sqrt(2 * WASTE * loss / spread)
+    low, high = 0.0, square / spread
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        if middle * (1 + middle * square / loss) ** 2 < square / spread:
+            low = middle
+        else:
+            high = middle
+    return max(least, low)
 
 
 class _Asker:
@@ -239,19 +270,15 @@ def _settled(tried: Sequence[Sequence[float]], enough: float) -> int:
     return good[len(good) // 2]
 
 
-def _signal_and_noise(found: Sequence[_Around]) -> tuple[float, float]:
-    """Return the size of the slope and the standard error that a batch gives it."""
+def _square_and_noise(found: Sequence[_Around]) -> tuple[float, float]:
+    """Return the mean square of the slopes, noise and all, and the noise of a batch."""
+    square = statistics.fmean(slope**2 for around in found for slope in around.slopes)
     if found[0].errors:
-        noise = _size([error for around in found for error in around.errors])
-        square = _size([slope for around in found for slope in around.slopes]) ** 2
-    elif len(found) > 1:
-        by_direction = list(zip(*(around.slopes for around in found), strict=True))
-        noise = math.sqrt(statistics.fmean(map(statistics.variance, by_direction)))
-        square = _size([slope for slopes in by_direction for slope in slopes]) ** 2
-    else:
-        return _size(found[0].slopes), 0.0
-    # The mean of the squares has the noise's in it; where it is all noise, a share is left.
-    return math.sqrt(max(square - noise**2, 0.01 * square)), noise
+        return square, _size([error for around in found for error in around.errors])
+    if len(found) > 1:
+        by_direction = zip(*(around.slopes for around in found), strict=True)
+        return square, math.sqrt(statistics.fmean(map(statistics.variance, by_direction)))
+    return square, 0.0
 
 
 def _size(numbers: Sequence[float]) -> float:
@@ -264,7 +291,7 @@ def suggest(
     closure: Closure | Sequence[Closure],
     *,
     directions: str = "rademacher",
-    steps: int | None = None,
+    steps: int = STEPS,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return a learning rate for `ZOSGD` and eps, measured on the model and a batch.
