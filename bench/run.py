@@ -41,6 +41,7 @@ SCENARIOS: Final[dict[str, tuple[str, ...]]] = {
     "zeroth-memory": ("-m", "bench.zeroth.memory"),
     "zeroth-samplers": ("-m", "bench.zeroth.samplers"),
     "zeroth-targets": ("-m", "bench.zeroth.targets"),
+    "zeroth-suggested": ("-m", "bench.zeroth.suggested"),
     "zeroth-finetune": ("-m", "bench.zeroth.finetune"),
     "demo": ("recipes/demo.py", "--out", str(RESULTS)),
 }

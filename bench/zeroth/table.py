@@ -9,6 +9,7 @@ from typing import Final
 
 from bench.harness import RESULTS, Result, is_older, read_result
 from bench.zeroth.finetune.table import finetune
+from bench.zeroth.suggested.table import suggested
 from shoestring.core.units import format_bytes
 
 NOT_RUN: Final = "*not run yet*"
@@ -132,6 +133,7 @@ TABLES: Final[dict[str, Callable[[Path], str]]] = {
     "zeroth-samplers": samplers,
     "zeroth-searches": searches,
     "zeroth-speed": speed,
+    "zeroth-suggested": suggested,
     "zeroth-targets": targets,
 }
 

@@ -19,7 +19,7 @@ from shoestring.zeroth.sgd import ZOSGD
 RADII: Final = tuple(4.0**-k for k in range(8, 0, -1))
 """What is tried for eps: from 1.5e-5 to 0.25."""
 
-CAUTION: Final = 3
+CAUTION: Final = 6
 """By how much the curvature may grow in training until a step overshoots the best one."""
 
 STEPS: Final = 1000
@@ -38,7 +38,7 @@ class Survey:
 
     Attributes:
         lr: learning rate of `ZOSGD` that makes the most of a run.
-        eps: radius at which slopes are found most exactly.
+        eps: the largest radius at which slopes are found as they are nearby, to 1 %.
         slope: root of the mean square of the slopes along directions, less the noise's part: the
             gradient's length; 0 where that is too short to be told from the noise.
         noise: standard error of one batch's slope along a direction; 0 where it is unknown.
@@ -91,7 +91,7 @@ def survey(
     closure: Closure | Sequence[Closure],
     *,
     directions: str = "rademacher",
-    count: int = 16,
+    count: int | None = None,
     steps: int = STEPS,
     seed: int = 0,
 ) -> Survey:
@@ -99,18 +99,22 @@ def survey(
 
     Slopes :math:`\rho(\epsilon) = (f(x + \epsilon z) - f(x - \epsilon z)) / 2 \epsilon` at radii
     from 1.5e-5 to 0.25 agree with those at the next radius where neither rounding nor the loss's
-    higher derivatives blur them: that is `eps`. Bends :math:`b = (f_+ + f_- - 2 f) / \epsilon^2`
-    have the mean :math:`b = \mathrm{tr}(H)`. A step of `ZOSGD` with learning rate :math:`\gamma`
-    lowers a quadratic by :math:`\gamma \|g\|^2 - \gamma^2 b (\|g\|^2 + \sigma^2) / 2` on the mean,
-    with :math:`\|g\|` the slope and :math:`\sigma` the noise of a batch. Without noise that is most
-    at :math:`1 / b`, and a third of it is taken, since curvature grows as training goes on. With
-    noise the whole run decides. Along :math:`u = \gamma T`, for :math:`T` steps, what may be
-    gained, at most the loss :math:`f`, shrinks as :math:`f / (1 + u \|g\|^2 / f)`, and noise
-    adds :math:`u^2 b \sigma^2 / 2 T`. Their sum is least where
+    higher derivatives blur them: the largest such radius is `eps`. Bends
+    :math:`(f_+ + f_- - 2 f) / \epsilon^2` have the mean :math:`b = \mathrm{tr}(H)`.
+
+    A step of `ZOSGD` with learning rate :math:`\gamma` lowers a quadratic by
+    :math:`\gamma \|g\|^2 - \gamma^2 b (\|g\|^2 + \sigma^2) / 2` on the mean, with :math:`\|g\|` the
+    slope and :math:`\sigma` the noise of a batch. Without noise that is most
+    at :math:`1 / b`, and a sixth of it is taken, since curvature grows as training goes on. With
+    noise the whole run decides: along :math:`v = \gamma T \|g\|^2 / f`, for :math:`T` steps, what
+    is left of the loss :math:`f`, all of which may be gained, shrinks as :math:`1 / (1 + v)`; the
+    square of the noise falls with the loss, and what it adds comes to
+    :math:`\kappa v \ln(1 + v)`. The sum of both is least where
 
     .. math::
 
-        u \left(1 + u \|g\|^2 / f\right)^2 = T \|g\|^2 / b \sigma^2
+        \frac{1}{(1 + v)^2} = \kappa \left(\ln(1 + v) + \frac{v}{1 + v}\right), \qquad
+        \kappa = \frac{b \sigma^2 f}{2 T \|g\|^4}
 
     There :math:`\|g\|^2` is the least that the measurement leaves likely. Where the slope cannot be
     told from the noise, as after a fitted probe, noise may add 0.5 % of the loss in all.
@@ -121,7 +125,8 @@ def survey(
         closure: returns the loss of one batch, as for a step. Where it returns the losses of the
             samples, or where there are closures of several batches, their noise is measured, too.
         directions: family of directions that the optimizer will take.
-        count: how many directions.
+        count: how many slopes, of all batches together. By default so many that the survey takes a
+            tenth of the run's evaluations, but from 128 to 1024.
         steps: of the run that the rate is for.
         seed: of the directions.
 
@@ -138,7 +143,7 @@ def survey(
         >>> x = torch.nn.Parameter(torch.ones(100))
         >>> found = survey([x], lambda: x.square().sum() / 2)
         >>> round(found.curvature), round(1 / found.lr)
-        (100, 300)
+        (100, 600)
     """
     closures = [closure] if callable(closure) else list(closure)
     given = params.parameters() if isinstance(params, nn.Module) else params
@@ -147,19 +152,29 @@ def survey(
         raise InputError(
             "there is nothing to measure.", hint="give parameters that are trained, and a closure."
         )
-    asker = _Asker(ZOSGD(tensors, lr=0.0, directions=directions, q=count, seed=seed))
-    return _survey(asker, closures, steps)
+    q = max(_FEW, (count or max(128, min(1024, steps // 10))) // len(closures))
+    askers = [
+        _Asker(ZOSGD(tensors, lr=0.0, directions=directions, q=q, seed=seed + number))
+        for number in range(len(closures))
+    ]
+    return _survey(askers, closures, steps)
 
 
-def _survey(asker: _Asker, closures: Sequence[Closure], steps: int) -> Survey:
+def _survey(askers: Sequence[_Asker], closures: Sequence[Closure], steps: int) -> Survey:
+    asker = askers[0]
     loss = asker.here(closures[0])
     tried = [asker.around(closures[0], radius, _FEW, loss) for radius in RADII]
     eps = RADII[_settled([around.slopes for around in tried], 0.01)]
     wide = RADII[_settled([around.bends for around in tried], 0.05)]
-    found = [asker.around(closure, eps, asker.count, asker.here(closure)) for closure in closures]
-    bends = found[0].bends
+    if not tried[0].errors:  # the noise shows where batches are asked along the same directions
+        askers = [asker] * len(closures)
+    found = [
+        one.around(closure, eps, one.count, one.here(closure))
+        for one, closure in zip(askers, closures, strict=True)
+    ]
+    bends = [bend for around in found for bend in around.bends]
     if wide != eps:
-        bends = asker.around(closures[0], wide, asker.count, loss).bends
+        bends = list(asker.around(closures[0], wide, asker.count, loss).bends)
     square, noise = _square_and_noise(found)
     curvature = _size(bends)
     if not square:
@@ -174,12 +189,13 @@ def _survey(asker: _Asker, closures: Sequence[Closure], steps: int) -> Survey:
         )
     rate = 1 / (CAUTION * curvature)
     if noise:
-        # The mean of `count` squares, each of a normal number, is as uncertain as that.
-        likely = square * (1 - math.sqrt(2 / asker.count)) - noise**2
+        # The mean of so many squares, each of a normal number, is as uncertain as that.
+        likely = square * (1 - math.sqrt(2 / (asker.count * len(closures)))) - noise**2
         spread = curvature * noise**2 / steps
         rate = min(rate, _length(max(likely, 0.0), abs(loss), spread) / steps)
     slope = math.sqrt(max(square - noise**2, 0.0))
-    return Survey(rate, eps, slope, noise, curvature, loss, asker.evaluations)
+    evaluations = sum(one.evaluations for one in dict.fromkeys(askers))
+    return Survey(rate, eps, slope, noise, curvature, loss, evaluations)
 
 
 def _length(square: float, loss: float, spread: float) -> float:
@@ -188,17 +204,20 @@ def _length(square: float, loss: float, spread: float) -> float:
     Args:
         square: of the gradient's length.
         loss: what can be gained, at most.
-        spread: what noise adds to the loss is half of this for each square of the sum.
+        spread: noise that stays adds half of this for each square of the sum.
     """
     least = math.sqrt(2 * WASTE * loss / spread)
-    low, high = 0.0, square / spread
+    if not square:
+        return least
+    share = spread * loss / (2 * square**2)
+    low, high = 0.0, 1 / share
     while high - low > 1e-3 * high:
         middle = (low + high) / 2
-        if middle * (1 + middle * square / loss) ** 2 < square / spread:
+        if share * (math.log1p(middle) + middle / (1 + middle)) * (1 + middle) ** 2 < 1:
             low = middle
         else:
             high = middle
-    return max(least, low)
+    return max(least, low * loss / square)
 
 
 class _Asker:
@@ -253,7 +272,7 @@ class _Asker:
 
 
 def _settled(tried: Sequence[Sequence[float]], enough: float) -> int:
-    """Return the middle of the radii at which a figure agrees with that at the next.
+    """Return the largest of the radii at which a figure agrees with that at the next.
 
     Args:
         tried: by radius, along each direction.
@@ -267,7 +286,7 @@ def _settled(tried: Sequence[Sequence[float]], enough: float) -> int:
     sizes = map(_size, tried)
     bars = [max(2 * min(errors), enough * size) for size in sizes]
     good = [k for k, (error, bar) in enumerate(zip(errors, bars, strict=False)) if error <= bar]
-    return good[len(good) // 2]
+    return good[-1]
 
 
 def _square_and_noise(found: Sequence[_Around]) -> tuple[float, float]:

@@ -1,0 +1,1 @@
+"""What `suggest` takes, beside the best of a grid of learning rates."""
