@@ -30,23 +30,22 @@ def search(method: str, mode: str, metric: str = "loss") -> None:
 
     candidates = rates(METHODS[method].kind, Task(mode, SEEDS[0]), GOALS[metric].rows)
     for steps, count in STAGES:
-        candidates = best([run(lr, steps) for lr in candidates], count)
-    (lr,) = best([run(lr, STAGES[-1][0]) for lr in candidates], 1)
+        candidates = from_best([run(lr, steps) for lr in candidates[:count]])
+    lr = candidates[0]
     for seed in SEEDS:
         found = result(run(lr, STEPS, seed))
         words = (method, mode, metric, f"{lr:.2e}", seed)
         print(*words, found["curve"][-1], found["test"], flush=True)
 
 
-def best(runs: Sequence[Run], count: int) -> list[float]:
-    """Return the learning rates of the runs that end best on the validation part.
+def from_best(runs: Sequence[Run]) -> list[float]:
+    """Return the learning rates of runs, the one that ends best on the validation part first.
 
     Args:
         runs: one for each rate.
-        count: how many are kept.
     """
     ends = {run.lr: end_of(run) for run in runs}
-    return sorted(ends, key=ends.__getitem__)[:count]
+    return sorted(ends, key=ends.__getitem__)
 
 
 def end_of(run: Run) -> float:
