@@ -27,11 +27,21 @@ def words(key: int, count: int, first: int, device: torch.device) -> torch.Tenso
         first: index of the first.
         device: of the result.
     """
-    x = torch.arange(first + 1, first + count + 1, dtype=torch.int64, device=device)
-    x.mul_(_signed(0x9E3779B97F4A7C15)).add_(_signed(key))
-    x = x.bitwise_xor_(_shifted(x, 30)).mul_(_signed(0xBF58476D1CE4E5B9))
-    x = x.bitwise_xor_(_shifted(x, 27)).mul_(_signed(0x94D049BB133111EB))
-    return x.bitwise_xor_(_shifted(x, 31))
+    index = torch.arange(first + 1, first + count + 1, dtype=torch.int64, device=device)
+    return words_at(signed(key), index)
+
+
+def words_at(keys: torch.Tensor | int, index: torch.Tensor) -> torch.Tensor:
+    """Return words of several streams at once.
+
+    Args:
+        keys: of the streams, `signed`; broadcast with the others.
+        index: of each word in its stream, from 1 on; int64, overwritten.
+    """
+    x = index.mul_(_GOLDEN).add(keys)
+    x = x.bitwise_xor_(shifted(x, 30)).mul_(_FIRST)
+    x = x.bitwise_xor_(shifted(x, 27)).mul_(_SECOND)
+    return x.bitwise_xor_(shifted(x, 31))
 
 
 def signs(
@@ -46,8 +56,17 @@ def signs(
         dtype: of the result.
         device: of the result.
     """
-    found = words(key, -(-count // 64), first, device).view(torch.uint8)
-    return _table(dtype, device)[found.int()].view(-1)[:count]
+    return bits_as_signs(words(key, -(-count // 64), first, device), dtype)[:count]
+
+
+def bits_as_signs(words: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return 64 signs of each word, in one dimension; a bit that is set is -1.
+
+    Args:
+        words: int64, contiguous.
+        dtype: of the result.
+    """
+    return _table(dtype, words.device)[words.view(torch.uint8).int()].view(-1)
 
 
 def add_signs(
@@ -127,10 +146,25 @@ def _table(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     return (1 - 2 * bits).to(device, dtype)
 
 
-def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return numbers shifted right, with zeros for what comes in on the left."""
+def shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return numbers shifted right, with zeros for what comes in on the left.
+
+    Args:
+        x: int64.
+        bits: how far.
+    """
     return x.bitwise_right_shift(bits).bitwise_and_((1 << 64 - bits) - 1)
 
 
-def _signed(number: int) -> int:
+def signed(number: int) -> int:
+    """Return the number of int64 that has the bits of one from 0 to 2^64 - 1.
+
+    Args:
+        number: whose bits.
+    """
     return (number + _HALF) % (2 * _HALF) - _HALF
+
+
+_GOLDEN: Final = signed(0x9E3779B97F4A7C15)
+_FIRST: Final = signed(0xBF58476D1CE4E5B9)
+_SECOND: Final = signed(0x94D049BB133111EB)

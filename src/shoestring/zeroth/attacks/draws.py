@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 
 from shoestring.kernels.streams import stream_key
-
-_HALF: Final = 1 << 63
-_GOLDEN: Final = 0x9E3779B97F4A7C15
+from shoestring.kernels.streams_eager import bits_as_signs, shifted, signed, words_at
 
 
 class Draws:
     """Streams of random numbers, one for each image, found by seed and image alone.
 
-    Word ``w`` of a stream with key ``k`` is ``mix(k + (w + 1) * golden)``, as in
-    `shoestring.kernels.streams`. All streams are read together, so that a number depends on the
-    image and on how much was drawn before, and not on the other images.
+    Words are those of `shoestring.kernels.streams`. All streams are read together, so that a number
+    depends on the image and on how much was drawn before, and not on the other images.
 
     Args:
         seed: of the attack.
@@ -28,7 +24,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, images: Sequence[int], device: torch.device) -> None:
-        keys = [_signed(stream_key(seed, image)) for image in images]
+        keys = [signed(stream_key(seed, image)) for image in images]
         self._keys = torch.tensor(keys, dtype=torch.int64, device=device)
         self._drawn = 0
 
@@ -49,10 +45,7 @@ class Draws:
         first = self._drawn + 1
         self._drawn += count
         places = torch.arange(first, first + count, dtype=torch.int64, device=self._keys.device)
-        x = self._keys.unsqueeze(1) + places * _signed(_GOLDEN)
-        x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-        x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
-        return x ^ _shifted(x, 31)
+        return words_at(self._keys.unsqueeze(1), places)
 
     def signs(self, count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Return 1 and -1, ``[images, count]``.
@@ -62,9 +55,7 @@ class Draws:
             dtype: of the result.
         """
         words = self.words(-(-count // 64))
-        places = torch.arange(64, device=words.device)
-        bits = words.unsqueeze(2).bitwise_right_shift(places).bitwise_and_(1)
-        return (1 - 2 * bits).flatten(1)[:, :count].to(dtype)
+        return bits_as_signs(words, dtype).view(len(words), -1)[:, :count]
 
     def below(self, count: int, bound: int) -> torch.Tensor:
         """Return whole numbers from 0 up to a bound, ``[images, count]``.
@@ -73,7 +64,7 @@ class Draws:
             count: of each image.
             bound: more than each.
         """
-        return _shifted(self.words(count), 1) % bound
+        return shifted(self.words(count), 1) % bound
 
     def uniform(self, count: int) -> torch.Tensor:
         """Return numbers between 0 and 1, neither of them included, in float64.
@@ -81,7 +72,7 @@ class Draws:
         Args:
             count: of each image.
         """
-        return (_shifted(self.words(count), 12).double() + 0.5) * 2.0**-52
+        return (shifted(self.words(count), 12).double() + 0.5) * 2.0**-52
 
     def normal(self, count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Return normal numbers, ``[images, count]``: two of each word, by Box and Muller.
@@ -91,16 +82,7 @@ class Draws:
             dtype: of the result.
         """
         words = self.words(-(-count // 2))
-        radius = (_shifted(words, 40) + 1).float().mul_(2.0**-24).log_().mul_(-2).sqrt_()
-        angle = (_shifted(words, 16) & (1 << 24) - 1).float().mul_(math.tau * 2.0**-24)
+        radius = (shifted(words, 40) + 1).float().mul_(2.0**-24).log_().mul_(-2).sqrt_()
+        angle = (shifted(words, 16) & (1 << 24) - 1).float().mul_(math.tau * 2.0**-24)
         both = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
         return both[:, :count].to(dtype)
-
-
-def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return numbers shifted right, with zeros for what comes in on the left."""
-    return x.bitwise_right_shift(bits).bitwise_and_((1 << 64 - bits) - 1)
-
-
-def _signed(number: int) -> int:
-    return (number + _HALF) % (2 * _HALF) - _HALF

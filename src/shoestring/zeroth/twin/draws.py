@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import torch
 
-_GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
-_FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
-_SECOND: Final = np.uint64(0x94D049BB133111EB)
+from shoestring.kernels.streams_eager import bits_as_signs, signed, words_at
 
 
 class Stream(NamedTuple):
@@ -44,16 +41,12 @@ def draw(streams: Sequence[Stream], dtype: torch.dtype) -> list[torch.Tensor]:
     """
     if not streams:
         return []
-    words = np.array([-(-stream.length // 64) for stream in streams])
-    ends = np.cumsum(words)
-    index = np.arange(1, ends[-1] + 1) - np.repeat(ends - words, words)
-    keys = np.repeat(np.array([stream.key for stream in streams], np.uint64), words)
-    x = keys + index.astype(np.uint64) * _GOLDEN
-    x = (x ^ x >> np.uint64(30)) * _FIRST
-    x = (x ^ x >> np.uint64(27)) * _SECOND
-    bits = np.unpackbits((x ^ x >> np.uint64(31)).astype("<u8").view(np.uint8), bitorder="little")
-    wide = np.float64 if dtype is torch.float64 else np.float32
-    sizes = np.repeat(np.array([stream.size for stream in streams], wide), words * 64)
-    flat = torch.from_numpy(np.where(bits, -sizes, sizes))
-    starts = ((ends - words) * 64).tolist()
+    counts = torch.tensor([-(-stream.length // 64) for stream in streams])
+    ends = counts.cumsum(0)
+    index = torch.arange(1, int(ends[-1]) + 1) - (ends - counts).repeat_interleave(counts)
+    keys = torch.tensor([signed(stream.key) for stream in streams]).repeat_interleave(counts)
+    flat = bits_as_signs(words_at(keys, index), dtype)
+    sizes = torch.tensor([stream.size for stream in streams], dtype=dtype)
+    flat.view(-1, 64).mul_(sizes.repeat_interleave(counts).unsqueeze(1))
+    starts = ((ends - counts) * 64).tolist()
     return [flat[s : s + stream.length] for s, stream in zip(starts, streams, strict=True)]
