@@ -121,7 +121,7 @@ def searches(results: Path = RESULTS) -> str:
         lines.append([size, condition, other, f"{ours:.0f}", f"{theirs:.0f}", _ratio(r)])
     said = (
         "Evaluations until a quadratic has fallen to 1 %, median of three; ours with what "
-        "`suggest` takes."
+        "`suggest` takes where it is told that the curvature stays (`growth=1`)."
     )
     head = ["weights", "condition", "search", "ours", "its", "ratio"]
     return _page(head, lines, said, found, left=3)

@@ -153,7 +153,7 @@ def ours(problem: Problem) -> float:
         problem: to minimise.
     """
     loss = Counted(problem)
-    lr, eps = zeroth.suggest(problem.params, loss)
+    lr, eps = zeroth.suggest(problem.params, loss, growth=1.0)
     optimizer = zeroth.ZOSGD(problem.params, lr, eps)
     while loss.count < 10 * MOST:
         optimizer.step(loss)

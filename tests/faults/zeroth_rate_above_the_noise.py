@@ -2,7 +2,7 @@
 
 PROMISE = "where noise hides the slope, the rate that is suggested does little harm"
 SOURCE = "shoestring/zeroth/survey.py"
-OLD = "        likely = square * (1 - math.sqrt(2 / (asker.count * len(closures)))) - noise**2\n"
+OLD = "        likely = square * (1 - math.sqrt(2 / (q * len(closures)))) - noise**2\n"
 NEW = "        likely = square\n"
 TESTS = (
     "tests/zeroth/test_survey.py::test_the_rate_makes_the_most_of_a_run",

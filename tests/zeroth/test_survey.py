@@ -26,6 +26,8 @@ def test_slope_and_curvature_of_a_quadratic() -> None:
     assert found.curvature == pytest.approx(eigenvalues.sum().item(), rel=0.02)
     assert found.slope == pytest.approx((eigenvalues * x).norm().item(), rel=0.3)
     assert found.lr == pytest.approx(1 / (6 * found.curvature))
+    steady = survey([x], lambda: (eigenvalues * x * x).sum() / 2, count=64, growth=1)
+    assert steady.lr == pytest.approx(1 / found.curvature)
     assert (found.noise, found.signal) == (0.0, math.inf)
     assert str(found).startswith("lr ")
 
@@ -173,3 +175,5 @@ def test_what_cannot_be_measured(closure: object, words: str) -> None:
         survey([x], x.sum if closure == "slope" else closure)
     with pytest.raises(InputError, match="nothing to measure"):
         survey([torch.ones(3)], lambda: 1.0)
+    with pytest.raises(InputError, match=r"growth=0.5 is below 1"):
+        survey([x], x.sum, growth=0.5)

@@ -19,8 +19,8 @@ from shoestring.zeroth.sgd import ZOSGD
 RADII: Final = tuple(4.0**-k for k in range(8, 0, -1))
 """What is tried for eps: from 1.5e-5 to 0.25."""
 
-CAUTION: Final = 6
-"""By how much the curvature may grow in training until a step overshoots the best one."""
+GROWTH: Final = 6.0
+"""By how much the curvature of networks that are trained grows, and the noise with it."""
 
 STEPS: Final = 1000
 """Of a run whose length is not said."""
@@ -93,6 +93,7 @@ def survey(
     directions: str = "rademacher",
     count: int | None = None,
     steps: int = STEPS,
+    growth: float = GROWTH,
     seed: int = 0,
 ) -> Survey:
     r"""Measure slopes, curvature and noise of a loss along random directions.
@@ -105,7 +106,7 @@ def survey(
     A step of `ZOSGD` with learning rate :math:`\gamma` lowers a quadratic by
     :math:`\gamma \|g\|^2 - \gamma^2 b (\|g\|^2 + \sigma^2) / 2` on the mean, with :math:`\|g\|` the
     slope and :math:`\sigma` the noise of a batch. Without noise that is most
-    at :math:`1 / b`, and a sixth of it is taken, since curvature grows as training goes on. With
+    at :math:`1 / b`, and that over `growth` is taken, since curvature grows in training. With
     noise the whole run decides: along :math:`v = \gamma T \|g\|^2 / f`, for :math:`T` steps, what
     is left of the loss :math:`f`, all of which may be gained, shrinks as :math:`1 / (1 + v)`; the
     square of the noise falls with the loss, and what it adds comes to
@@ -126,15 +127,17 @@ def survey(
             samples, or where there are closures of several batches, their noise is measured, too.
         directions: family of directions that the optimizer will take.
         count: how many slopes, of all batches together. By default so many that the survey takes a
-            tenth of the run's evaluations, but from 128 to 1024.
+            tenth of the run's evaluations, but from 128 to 1024; and 16 where no noise is known.
         steps: of the run that the rate is for.
+        growth: by how much the curvature may grow in that run; 1 or more, and 1 for a quadratic.
         seed: of the directions.
 
     Returns:
         What was found.
 
     Raises:
-        InputError: there is no parameter, the loss is not finite, or it does not change.
+        InputError: there is no parameter, the loss is not finite, or does not change; `growth` is
+            below 1.
 
     Source: of the best step along a quadratic and of the best run, derived here; the trace by
     random directions is Hutchinson's (1990).
@@ -152,29 +155,41 @@ def survey(
         raise InputError(
             "there is nothing to measure.", hint="give parameters that are trained, and a closure."
         )
-    q = max(_FEW, (count or max(128, min(1024, steps // 10))) // len(closures))
+    if growth < 1:
+        raise InputError(
+            f"growth={growth} is below 1.", hint="a rate above the best one at the start is lost."
+        )
     askers = [
-        _Asker(ZOSGD(tensors, lr=0.0, directions=directions, q=q, seed=seed + number))
+        _Asker(ZOSGD(tensors, lr=0.0, directions=directions, seed=seed + number))
         for number in range(len(closures))
     ]
-    return _survey(askers, closures, steps)
+    return _survey(askers, closures, count, steps, growth)
 
 
-def _survey(askers: Sequence[_Asker], closures: Sequence[Closure], steps: int) -> Survey:
+def _survey(
+    askers: Sequence[_Asker],
+    closures: Sequence[Closure],
+    count: int | None,
+    steps: int,
+    growth: float,
+) -> Survey:
     asker = askers[0]
     loss = asker.here(closures[0])
     tried = [asker.around(closures[0], radius, _FEW, loss) for radius in RADII]
     eps = RADII[_settled([around.slopes for around in tried], 0.01)]
     wide = RADII[_settled([around.bends for around in tried], 0.05)]
+    noisy = bool(tried[0].errors) or len(closures) > 1
+    slopes = count or (max(128, min(1024, steps // 10)) if noisy else 16)
+    q = max(_FEW, slopes // len(closures))
     if not tried[0].errors:  # the noise shows where batches are asked along the same directions
         askers = [asker] * len(closures)
     found = [
-        one.around(closure, eps, one.count, one.here(closure))
+        one.around(closure, eps, q, one.here(closure))
         for one, closure in zip(askers, closures, strict=True)
     ]
     bends = [bend for around in found for bend in around.bends]
     if wide != eps:
-        bends = list(asker.around(closures[0], wide, asker.count, loss).bends)
+        bends = list(asker.around(closures[0], wide, q, loss).bends)
     square, noise = _square_and_noise(found)
     curvature = _size(bends)
     if not square:
@@ -187,10 +202,10 @@ def _survey(askers: Sequence[_Asker], closures: Sequence[Closure], steps: int) -
             "the loss does not bend around the parameters, so no learning rate follows from it.",
             hint="choose one yourself, or measure at other parameters.",
         )
-    rate = 1 / (CAUTION * curvature)
+    rate = 1 / (growth * curvature)
     if noise:
         # The mean of so many squares, each of a normal number, is as uncertain as that.
-        likely = square * (1 - math.sqrt(2 / (asker.count * len(closures)))) - noise**2
+        likely = square * (1 - math.sqrt(2 / (q * len(closures)))) - noise**2
         spread = curvature * noise**2 / steps
         rate = min(rate, _length(max(likely, 0.0), abs(loss), spread) / steps)
     slope = math.sqrt(max(square - noise**2, 0.0))
@@ -229,7 +244,6 @@ class _Asker:
 
     def __init__(self, optimizer: ZOSGD) -> None:
         self._optimizer = optimizer
-        self.count = int(optimizer.param_groups[0]["q"])
         self.evaluations = 0
 
     def here(self, closure: Closure) -> float:
@@ -259,7 +273,7 @@ class _Asker:
             here: the loss at the parameters.
         """
         for group in self._optimizer.param_groups:
-            group["eps"] = radius
+            group.update(eps=radius, q=count)
         asking = self._optimizer.asking(closure)
         try:
             pairs = asking.sides(count)
@@ -311,6 +325,7 @@ def suggest(
     *,
     directions: str = "rademacher",
     steps: int = STEPS,
+    growth: float = GROWTH,
     seed: int = 0,
 ) -> tuple[float, float]:
     """Return a learning rate for `ZOSGD` and eps, measured on the model and a batch.
@@ -323,6 +338,7 @@ def suggest(
         closure: as for `survey`.
         directions: as for `survey`.
         steps: as for `survey`.
+        growth: as for `survey`.
         seed: as for `survey`.
 
     Raises:
@@ -334,5 +350,5 @@ def suggest(
         >>> lr, eps = suggest([x], lambda: x.square().sum())
         >>> opt = ZOSGD([x], lr=lr, eps=eps)
     """
-    found = survey(params, closure, directions=directions, steps=steps, seed=seed)
+    found = survey(params, closure, directions=directions, steps=steps, growth=growth, seed=seed)
     return found.lr, found.eps
