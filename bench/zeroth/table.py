@@ -100,7 +100,7 @@ def targets(results: Path = RESULTS) -> str:
     said = (
         "Evaluations of the loss until it has fallen to 1 % of its start (logistic: by 90 % of the "
         "way to its least); median of three draws of the problem that the learning rate, of a grid "
-        "of half decades, was not chosen on; all other options are the defaults. The bar is "
+        "of quarter decades, was not chosen on; all other options are the defaults. The bar is "
         "20,000. Quadratic: 620 weights; ill-conditioned: 100, condition 100; logistic: 63."
     )
     return _page(["optimizer", *problems], lines, said, found)

@@ -27,7 +27,7 @@ from shoestring import zeroth
 ROOMS: Final = ("kernels", "zeroth")
 MOST: Final = 20_000
 """Evaluations after which a run has failed."""
-RATES: Final = tuple(10 ** (-k / 2) for k in range(11))
+RATES: Final = tuple(10 ** (-k / 4) for k in range(21))
 TUNED, SHOWN = 0, (1, 2, 3)
 """Seeds of the problems."""
 
