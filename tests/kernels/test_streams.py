@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shoestring.core.errors import InputError
 from shoestring.kernels import streams_eager, streams_native
 from shoestring.kernels.stages import Stages, snapped
-from shoestring.kernels.streams import add_signs_, mix, signs, stream_key
+from shoestring.kernels.streams import add_signs_, add_signs_to_all_, mix, signs, stream_key
 from tests.oracles.streams import sign, splitmix
 
 KEYS = st.integers(0, 2**64 - 1)
@@ -264,3 +264,44 @@ def test_small_and_empty_tensors(shape: tuple[int, ...]) -> None:
 def test_a_tensor_of_whole_numbers_is_refused() -> None:
     with pytest.raises(InputError, match="signs cannot be added"):
         add_signs_(torch.zeros(3, dtype=torch.int8), [1], [1.0])
+
+
+# --- many tensors at once --------------------------------------------------------------------
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(0, 70), max_size=2), max_size=5),
+    terms=st.integers(0, 3),
+    data=st.data(),
+)
+def test_all_at_once_get_the_bits_of_one_by_one(
+    shapes: list[list[int]], terms: int, data: st.DataObject
+) -> None:
+    generator = torch.Generator().manual_seed(terms)
+    dtypes = [data.draw(st.sampled_from([torch.float32, *FLOATS])) for _ in shapes]
+    found = [torch.randn(s, generator=generator).to(d) for s, d in zip(shapes, dtypes, strict=True)]
+    found = [x.t().contiguous().t() if data.draw(st.booleans()) else x for x in found]
+    expected = [x.clone() for x in found]
+    before = data.draw(st.integers(0, terms))
+    after = data.draw(st.integers(0, terms - before))
+    stages = [Stages(1 - 0.1 * k, before, 0.25 * k, after) for k in range(len(found))]
+    keys = [[2**63 + 10 * k + j for j in range(terms)] for k in range(len(found))]
+    scales = [[0.5 * k - 0.1 * j for j in range(terms)] for k in range(len(found))]
+    versions = [x._version for x in found]
+    add_signs_to_all_(found, keys, scales, stages=stages)
+    for k, x in enumerate(expected):
+        add_signs_(x, keys[k], scales[k], stages=stages[k])
+        assert torch.equal(x, found[k])
+        assert found[k]._version - versions[k] == x._version
+
+
+def test_large_tensors_are_shared_among_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [torch.randn(100, generator=torch.Generator().manual_seed(k)) for k in range(3)]
+    shared = [x.clone() for x in alone]
+    terms = [[1], [2], [3]], [[0.5], [0.25], [0.125]]
+    add_signs_to_all_(alone, *terms, stages=[Stages()] * 3)
+    monkeypatch.setattr(streams_native, "PARALLEL", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not streams_native.takes_together(shared[0])
+    add_signs_to_all_(shared, *terms, stages=[Stages()] * 3)
+    assert all(map(torch.equal, alone, shared))

@@ -9,6 +9,7 @@ import torch
 
 from shoestring.core.errors import InputError
 from shoestring.kernels.streams import stream_key
+from shoestring.measure.tracing.allocator import measure_step
 from shoestring.zeroth.directions import LowRank, Signs, choose, family
 
 FAMILIES = [
@@ -120,3 +121,14 @@ def test_unit_directions_say_so() -> None:
 def test_what_is_no_family_is_refused(name: str) -> None:
     with pytest.raises(InputError, match="directions"):
         family(name)
+
+
+@pytest.mark.parametrize("name", ["rank1", "lowrank:4", "gaussian", "rademacher"])
+def test_a_large_matrix_is_displaced_some_rows_at_a_time(name: str) -> None:
+    x = torch.zeros(3000, 300)
+    (direction,) = family(name)([x], 7)
+    found = measure_step(lambda: direction.displace(x, 0.5, 2.0**-20), roots=lambda: [x])
+    assert found.peak - found.static < x.nbytes / 3
+    whole = torch.zeros(3000, 300)
+    direction.add_to(whole, 0.5)
+    assert (x - whole).abs().max() <= 2.0**-21

@@ -123,3 +123,46 @@ def add_signs_(
         if flat.data_ptr() != tensor.data_ptr():
             tensor.detach().copy_(flat.view(tensor.shape))
     increment_version(tensor)
+
+
+def add_signs_to_all_(
+    tensors: Sequence[torch.Tensor],
+    keys: Sequence[Sequence[int]],
+    scales: Sequence[Sequence[float]],
+    *,
+    stages: Sequence[Stages],
+) -> None:
+    """Add streams of signs to tensors, as `add_signs_` does to one: in one call where it can be.
+
+    A call costs as much as some ten thousand elements, and most tensors of a model are smaller.
+
+    Args:
+        tensors: of any shapes and strides.
+        keys: of the streams of each tensor; for all as many.
+        scales: one for each key.
+        stages: of each tensor; for all as many terms before and after.
+
+    Raises:
+        InputError: a tensor is not of a floating dtype.
+
+    Example:
+        >>> x, y = torch.zeros(2), torch.zeros(3)
+        >>> add_signs_to_all_([x, y], [[7], [8]], [[0.5], [2.0]], stages=[NOTHING, NOTHING])
+        >>> x.abs().tolist(), y.abs().tolist()
+        ([0.5, 0.5], [2.0, 2.0, 2.0])
+    """
+    assert len({(len(k), s.before, s.after) for k, s in zip(keys, stages, strict=True)}) <= 1
+    together = [k for k, tensor in enumerate(tensors) if streams_native.takes_together(tensor)]
+    if len(together) > 1:
+        some = [tensors[k] for k in together]
+        streams_native.add_signs_to_all(
+            some,
+            [keys[k] for k in together],
+            [scales[k] for k in together],
+            [stages[k] for k in together],
+        )
+        increment_version(some)
+    else:
+        together = []
+    for k in sorted(set(range(len(tensors))) - set(together)):
+        add_signs_(tensors[k], keys[k], scales[k], stages=stages[k])

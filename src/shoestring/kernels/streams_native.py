@@ -51,27 +51,79 @@ def add_signs(
     """
     loops = _loops()
     assert loops is not None
-    wide = _WIDE[flat.dtype]
+    wide, count = _WIDE[flat.dtype], flat.numel()
+    words = -(-count // 64)
     settled = len(keys) - stages.after
     between = (wide(stages.decay), stages.before, wide(stages.radius), settled)
     terms = (np.array(keys, np.uint64), np.array(scales, wide), *between)
     if flat.dtype is torch.bfloat16:
         bits = flat.view(torch.int16).numpy().view(np.uint16)
         noise = (np.uint64(rounding or 0), rounding is not None)
-        _share(lambda first, last: loops.add_half(bits, *terms, first, last, *noise), flat.numel())
+        share(lambda first, last: loops.add_half(bits, *terms, first, last, *noise), words, count)
     else:
         array = flat.numpy()
-        _share(lambda first, last: loops.add_plain(array, *terms, first, last), flat.numel())
+        share(lambda first, last: loops.add_plain(array, *terms, first, last), words, count)
 
 
-def _share(loop: Callable[[int, int], object], elements: int) -> None:
-    """Run a loop over all words, by several threads where there are many."""
-    words = -(-elements // 64)
+def takes_together(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor can be one of those of a call of `add_signs_to_all`.
+
+    Args:
+        tensor: of any kind.
+    """
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.device.type == "cpu"
+        and tensor.dtype is torch.float32
+        and tensor.is_contiguous()
+        and tensor.numel() > 0
+        and (tensor.numel() < PARALLEL or torch.get_num_threads() == 1)
+        and _loops() is not None
+    )
+
+
+def add_signs_to_all(
+    tensors: Sequence[torch.Tensor],
+    keys: Sequence[Sequence[int]],
+    scales: Sequence[Sequence[float]],
+    stages: Sequence[Stages],
+) -> None:
+    """Add streams to many tensors; see `streams.add_signs_to_all_`.
+
+    Args:
+        tensors: that `takes_together` accepts.
+        keys: of the streams, for each tensor as many.
+        scales: one for each.
+        stages: of each tensor; the same number of terms before and after.
+    """
+    loops = _loops()
+    assert loops is not None
+    count, terms = len(tensors), len(keys[0])
+    loops.add_plain_all(
+        np.array([tensor.data_ptr() for tensor in tensors], np.int64),
+        np.array([tensor.numel() for tensor in tensors], np.int64),
+        np.array(keys, np.uint64).reshape(count, terms),
+        np.array(scales, np.float32).reshape(count, terms),
+        np.array([s.decay for s in stages], np.float32),
+        stages[0].before,
+        np.array([s.radius for s in stages], np.float32),
+        terms - stages[0].after,
+    )
+
+
+def share(loop: Callable[[int, int], object], parts: int, elements: int) -> None:
+    """Run a loop over all parts of a tensor, by several threads where there are many elements.
+
+    Args:
+        loop: over some parts, from one to before another.
+        parts: how many there are.
+        elements: of the tensor.
+    """
     threads = torch.get_num_threads() if elements >= PARALLEL else 1
     if threads == 1:
-        loop(0, words)
+        loop(0, parts)
         return
-    edges = [words * k // threads for k in range(threads + 1)]
+    edges = [parts * k // threads for k in range(threads + 1)]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(loop, edges[:-1], edges[1:]))
 

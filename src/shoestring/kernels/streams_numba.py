@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
-from typing import Final, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, Final, ParamSpec, TypeAlias, TypeVar, cast
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.numpy_support import carray
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,8 +63,13 @@ def word_of(key: np.uint64, index: int) -> np.uint64:
 
 
 @inlined
-def _settled(value: np.floating, radius: np.floating) -> np.floating:
-    """Round a value so that a radius can be added and taken away again."""
+def settled_to(value: np.floating, radius: np.floating) -> np.floating:
+    """Round a value so that a radius can be added and taken away again.
+
+    Args:
+        value: of an entry.
+        radius: above 0.
+    """
     outward = radius if value >= 0 else -radius
     return (value + outward) - outward
 
@@ -83,7 +92,7 @@ def _add_rest(
                 x[e] *= decay
         if j == settled and radius > 0:
             for e in range(x.size):
-                x[e] = _settled(x[e], radius)
+                x[e] = settled_to(x[e], radius)
         if j == keys.size:
             break
         word, scale = word_of(keys[j], index), scales[j]
@@ -141,12 +150,53 @@ def add_plain(
                     rows[index, b] *= decay
             if j == settled and radius > 0:
                 for b in range(64):
-                    rows[index, b] = _settled(rows[index, b], radius)
+                    rows[index, b] = settled_to(rows[index, b], radius)
             if j == keys.size:
                 break
             _add_word(rows, index, word_of(keys[j], index), scales[j])
     if first <= full < last:
         _add_rest(x[64 * full :], full, keys, scales, decay, before, radius, settled)
+
+
+def _as_pointer(_: object, address: Any) -> object:
+    """Make an address a pointer, in the code that is compiled."""
+
+    def generate(_: object, builder: Any, __: object, given: Any) -> Any:
+        return builder.inttoptr(given[0], cgutils.voidptr_t)
+
+    return numba.types.voidptr(address), generate
+
+
+_pointer = cast("Callable[[np.int64], ctypes.c_void_p]", intrinsic(_as_pointer))
+
+
+@compiled
+def add_plain_all(
+    addresses: npt.NDArray[np.int64],
+    sizes: npt.NDArray[np.int64],
+    keys: Words,
+    scales: npt.NDArray[np.float32],
+    decays: npt.NDArray[np.float32],
+    before: int,
+    radii: npt.NDArray[np.float32],
+    settled: int,
+) -> None:
+    """Add streams to many float32 arrays: a call costs more than a small array.
+
+    Args:
+        addresses: of the arrays.
+        sizes: of the arrays, in elements.
+        keys: ``[arrays, terms]``, as for `add_plain`.
+        scales: ``[arrays, terms]``.
+        decays: one for each array.
+        before: as for `add_plain`.
+        radii: one for each array.
+        settled: as for `add_plain`.
+    """
+    for k in range(addresses.size):
+        x = carray(_pointer(addresses[k]), sizes[k], np.float32)
+        words = (sizes[k] + 63) // 64
+        add_plain(x, keys[k], scales[k], decays[k], before, radii[k], settled, 0, words)
 
 
 @compiled

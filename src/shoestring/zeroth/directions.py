@@ -29,7 +29,9 @@ import numpy as np
 import torch
 
 from shoestring.core.errors import InputError
+from shoestring.kernels.outer import add_outer_
 from shoestring.kernels.semiorthogonal import KINDS, SemiOrthogonal, semiorthogonal
+from shoestring.kernels.stages import Stages
 from shoestring.kernels.streams import add_signs_, signs, stream_key
 
 CHUNK: Final = 1 << 16
@@ -64,6 +66,20 @@ class Direction(abc.ABC):
         moved = torch.zeros_like(tensor, memory_format=torch.contiguous_format)
         self.add_to(moved, scale)
         tensor.add_(moved.div_(spacing).round_().mul_(spacing))
+
+    def displace_settled(
+        self, tensor: torch.Tensor, scale: float, spacing: float, radius: float
+    ) -> None:
+        """Add a multiple of the direction as `displace` does, then settle the tensor.
+
+        Args:
+            tensor: of the shape that the direction was drawn for.
+            scale: the factor.
+            spacing: of the grid that the multiple is rounded to.
+            radius: what the tensor is settled for, as in `kernels.stages.Stages`; above 0.
+        """
+        self.displace(tensor, scale, spacing)
+        add_signs_(tensor, [], [], stages=Stages(radius=radius))
 
     @abc.abstractmethod
     def add_to(self, tensor: torch.Tensor, scale: float) -> None:
@@ -178,9 +194,37 @@ class LowRank(Direction):
 
     def add_to(self, tensor: torch.Tensor, scale: float) -> None:
         """Add a multiple of it; see `Direction.add_to`."""
+        self._add_to(tensor, scale, 0.0)
+
+    def _add_to(self, tensor: torch.Tensor, scale: float, radius: float) -> None:
         matrix = as_matrix(tensor)
         u, v = self.factors(matrix)
-        matrix.addmm_(u, v.T, alpha=scale / math.sqrt(self.rank))
+        if self.unit:
+            add_outer_(matrix, u[:, 0], v[:, 0], scale, radius=radius)
+        else:
+            matrix.addmm_(u, v.T, alpha=scale / math.sqrt(self.rank))
+        put_back(tensor, matrix)
+
+    def displace_settled(
+        self, tensor: torch.Tensor, scale: float, spacing: float, radius: float
+    ) -> None:
+        """Add a multiple of it and settle, in one pass; see `Direction.displace_settled`."""
+        if self.unit:
+            self._add_to(tensor, scale, radius)
+        else:
+            super().displace_settled(tensor, scale, spacing, radius)
+
+    def displace(self, tensor: torch.Tensor, scale: float, spacing: float) -> None:
+        """Add a multiple of it, some rows at a time; see `Direction.displace`."""
+        if self.unit or not spacing:
+            self.add_to(tensor, scale)
+            return
+        matrix = as_matrix(tensor)
+        u, v = self.factors(matrix)
+        rows = max(1, CHUNK // max(1, matrix.size(1)))
+        for part, some in zip(matrix.split(rows), u.split(rows), strict=True):
+            moved = (some @ v.T).mul_(scale / math.sqrt(self.rank))
+            part.add_(moved.div_(spacing).round_().mul_(spacing))
         put_back(tensor, matrix)
 
 

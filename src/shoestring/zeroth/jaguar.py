@@ -20,7 +20,8 @@ from shoestring.zeroth.directions import Coordinates, Direction, as_matrix, choo
 from shoestring.zeroth.engine import ZerothOrder
 from shoestring.zeroth.kept import Group, wide_zeros
 from shoestring.zeroth.muon import direction_of
-from shoestring.zeroth.places import DIRECTION
+from shoestring.zeroth.numbers import in_parts
+from shoestring.zeroth.places import DIRECTION, HALF
 
 COORDS: Final = 128
 """Entries that are drawn where nothing else is said."""
@@ -70,12 +71,13 @@ class _Jaguar(ZerothOrder, abc.ABC):
         )
 
     @abc.abstractmethod
-    def _direction(self, mean: torch.Tensor, group: Group) -> torch.Tensor:
-        """Return what is subtracted from a parameter, times the learning rate.
+    def _step_along(self, parameter: torch.Tensor, group: Group, mean: torch.Tensor) -> None:
+        """Change a parameter as its momentum says.
 
         Args:
+            parameter: changed in place.
+            group: its options.
             mean: the momentum; not to be changed.
-            group: the parameter's options.
         """
 
     def _needs_gradient(self, group: Group) -> bool:
@@ -103,7 +105,7 @@ class _Jaguar(ZerothOrder, abc.ABC):
             seen = rows[places].mul_(group["momentum"])
             seen.add_(direction.values.to(rows), alpha=(1 - group["momentum"]) * slope)
             rows.index_copy_(0, places, seen)
-        self._add(parameter, group, self._direction(mean, group), -group["lr"])
+        self._step_along(parameter, group, mean)
 
 
 class JaguarSign(_Jaguar):
@@ -188,8 +190,17 @@ class JaguarSign(_Jaguar):
             pending=pending,
         )
 
-    def _direction(self, mean: torch.Tensor, group: Group) -> torch.Tensor:
-        return mean.sign()
+    def _step_along(self, parameter: torch.Tensor, group: Group, mean: torch.Tensor) -> None:
+        if parameter.dtype in HALF:
+            self._add(parameter, group, mean.sign(), -group["lr"])
+            return
+        rows, decay = mean.view(-1), 1.0 - group["lr"] * group["weight_decay"]
+
+        def change(start: int, part: torch.Tensor) -> None:
+            signs = rows[start : start + len(part)].sign()
+            part.mul_(decay).add_(signs, alpha=-group["lr"])
+
+        in_parts(parameter, change)  # signs of all would take as much as the parameter
 
 
 class JaguarMuon(_Jaguar):
@@ -269,8 +280,8 @@ class JaguarMuon(_Jaguar):
             pending=pending,
         )
 
-    def _direction(self, mean: torch.Tensor, group: Group) -> torch.Tensor:
-        return direction_of(mean, group["method"])
+    def _step_along(self, parameter: torch.Tensor, group: Group, mean: torch.Tensor) -> None:
+        self._add(parameter, group, direction_of(mean, group["method"]), -group["lr"])
 
 
 def _check_block(coords: int | None, block: str) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from shoestring.kernels.rounding import add_rounded_
 from shoestring.kernels.stages import NOTHING, Stages
-from shoestring.kernels.streams import add_signs_, stream_key
+from shoestring.kernels.streams import add_signs_, add_signs_to_all_, stream_key
 from shoestring.zeroth.directions import Direction, Signs
 from shoestring.zeroth.kept import wide_zeros
 
@@ -26,6 +26,15 @@ class Move(NamedTuple):
     directions: Sequence[Direction]
     scales: Sequence[float]
     spacings: Sequence[float] = ()
+
+    def of(self, tensor: int) -> tuple[Direction, float, float]:
+        """Return direction, factor and spacing of one tensor.
+
+        Args:
+            tensor: its index.
+        """
+        spacing = self.spacings[tensor] if self.spacings else 0.0
+        return self.directions[tensor], self.scales[tensor], spacing
 
     def only(self, tensors: Sequence[int]) -> Move:
         """Return the move of some tensors.
@@ -55,29 +64,65 @@ def move(
         rounding: key of the stream that rounds sums below float32, which are made at once; None
             rounds each to nearest.
     """
-    for k, tensor in enumerate(tensors):
+    left = range(len(tensors)) if rounding is not None else _with_signs(tensors, moves, stages)
+    for k in left:
         between = NOTHING if stages is None else stages[k]
-        directions = [m.directions[k] for m in moves]
-        scales = [m.scales[k] for m in moves]
-        signs = [direction for direction in directions if isinstance(direction, Signs)]
-        if len(signs) == len(directions):
-            sized = [d.size * scale for d, scale in zip(signs, scales, strict=True)]
-            key = None if rounding is None else stream_key(rounding, k)
-            add_signs_(tensor, [d.key for d in signs], sized, stages=between, rounding=key)
+        key = None if rounding is None else stream_key(rounding, k)
+        terms = [
+            (m.directions[k], m.scales[k], m.spacings[k] if m.spacings else 0.0) for m in moves
+        ]
+        _move_one(tensors[k], terms, between, key)
+
+
+def _with_signs(
+    tensors: Sequence[torch.Tensor], moves: Sequence[Move], stages: Sequence[Stages] | None
+) -> list[int]:
+    """Move what takes random signs alone, all in one call, and return the indices of the others."""
+    left, signed = list[int](), list[int]()
+    keys, scales = list[list[int]](), list[list[float]]()
+    for k in range(len(tensors)):
+        signs = [z for z in (m.directions[k] for m in moves) if isinstance(z, Signs)]
+        if len(signs) < len(moves):
+            left.append(k)
             continue
-        if rounding is not None:
-            update = wide_zeros(tensor)
-            for direction, scale in zip(directions, scales, strict=True):
-                direction.add_to(update, scale)
-            key = stream_key(rounding, k)
-            add_rounded_(tensor, update, scale=1.0, decay=between.decay, key=key)
-            continue
-        for index in range(len(directions) + 1):
-            if index == between.before and between.decay != 1:
-                tensor.mul_(between.decay)
-            if index == len(directions) - between.after and between.radius > 0:
-                add_signs_(tensor, [], [], stages=Stages(radius=between.radius))
-            if index < len(directions):
-                spacings = moves[index].spacings
-                spacing = spacings[k] if spacings else 0.0
-                directions[index].displace(tensor, scales[index], spacing)
+        signed.append(k)
+        keys.append([z.key for z in signs])
+        scales.append([z.size * m.scales[k] for z, m in zip(signs, moves, strict=True)])
+    between = [NOTHING if stages is None else stages[k] for k in signed]
+    add_signs_to_all_([tensors[k] for k in signed], keys, scales, stages=between)
+    return left
+
+
+def _move_one(
+    tensor: torch.Tensor,
+    terms: Sequence[tuple[Direction, float, float]],
+    between: Stages,
+    rounding: int | None,
+) -> None:
+    """Move a tensor along directions, by a factor each, which is rounded to a grid."""
+    signs = [(z.key, z.size * scale) for z, scale, _ in terms if isinstance(z, Signs)]
+    if len(signs) == len(terms):
+        keys, scales = [key for key, _ in signs], [scale for _, scale in signs]
+        add_signs_(tensor, keys, scales, stages=between, rounding=rounding)
+        return
+    if rounding is not None:
+        update = wide_zeros(tensor)
+        for direction, scale, _ in terms:
+            direction.add_to(update, scale)
+        add_rounded_(tensor, update, scale=1.0, decay=between.decay, key=rounding)
+        return
+    settled = len(terms) - between.after
+    decays = between.decay != 1
+    apart = settled == 0 or (decays and settled == between.before)
+    for index in range(len(terms) + 1):
+        if decays and index == between.before:
+            tensor.mul_(between.decay)
+        if apart and index == settled and between.radius > 0:
+            add_signs_(tensor, [], [], stages=Stages(radius=between.radius))
+        if index == len(terms):
+            return
+        direction, scale, spacing = terms[index]
+        if not apart and index + 1 == settled and between.radius > 0:
+            direction.displace_settled(tensor, scale, spacing, between.radius)
+        else:
+            direction.displace(tensor, scale, spacing)
