@@ -25,6 +25,7 @@ from bench.harness import (
 )
 from bench.remat import records as remat_records
 from bench.zeroth.finetune import table as finetune_table
+from bench.zeroth.suggested import table as suggested_table
 from shoestring.core.errors import InputError
 
 FOREIGN = {
@@ -39,6 +40,7 @@ FOREIGN = {
     remat_records.SCHEMA,
     attacks_records.SCHEMA,
     finetune_table.SCHEMA,
+    suggested_table.SCHEMA,
 }
 """Schemas of results that have a format of their own."""
 
