@@ -13,14 +13,22 @@ import argparse
 import importlib.metadata
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 import torch
 from torch import nn
 
-from bench.harness import make_result, one_thread, source_hash, write_result
+from bench.harness import (
+    RESULTS,
+    is_older,
+    make_result,
+    one_thread,
+    read_result,
+    source_hash,
+    write_result,
+)
 from bench.zeroth.problems import PROBLEMS, Make, Problem
 from shoestring import zeroth
 
@@ -98,6 +106,17 @@ def evaluations(make: Make, lr: float, problem: Problem) -> float:
     return math.inf
 
 
+def _best_rate(make: Make, problem: Callable[[int], Problem]) -> float:
+    """Return the rate of the grid with the fewest evaluations, from the largest on."""
+    tried: dict[float, float] = {}
+    for lr in RATES:
+        tried[lr] = evaluations(make, lr, problem(TUNED))
+        best = min(tried, key=lambda rate: tried[rate])
+        if tried[best] < math.inf and lr < best / 3:
+            break  # it takes ever longer from here on
+    return best
+
+
 def compare(name: str, problem: str) -> None:
     """Tune on one draw, and write the evaluations on others.
 
@@ -106,8 +125,7 @@ def compare(name: str, problem: str) -> None:
         problem: of `PROBLEMS`.
     """
     before, make = source_hash(ROOMS), OPTIMIZERS[name]
-    tried = {lr: evaluations(make, lr, PROBLEMS[problem](TUNED)) for lr in RATES}
-    lr = min(tried, key=lambda rate: tried[rate])
+    lr = _best_rate(make, PROBLEMS[problem])
     found = [evaluations(make, lr, PROBLEMS[problem](seed)) for seed in SHOWN]
     result = make_result(
         f"zeroth-targets/{problem}-{name}",
@@ -215,6 +233,12 @@ def search(size: int, condition: float) -> None:
         print(size, condition, name, mine, found, flush=True)
 
 
+def _stands(scenario: str) -> bool:
+    """Return whether there is a result of today's code."""
+    path = RESULTS / f"{scenario}.json"
+    return path.exists() and not is_older(read_result(path))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("part", nargs="*", default=["optimizers", "searches"])
@@ -223,7 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "optimizers" in options.part:
         for problem in PROBLEMS:
             for name in OPTIMIZERS:
-                compare(name, problem)
+                if not _stands(f"zeroth-targets/{problem}-{name}"):
+                    compare(name, problem)
     if "searches" in options.part:
         for size in SIZES:
             for condition in (1.0, 100.0):
