@@ -54,6 +54,8 @@ def planned() -> int:
         except InfeasibleError:
             continue
         break
+    else:
+        raise RuntimeError("no plan takes less than the plain step")
     plan.apply(model)
     optimizer = plan.optimizer(model.parameters(), lr=1e-6)
 

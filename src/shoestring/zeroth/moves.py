@@ -68,10 +68,7 @@ def move(
     for k in left:
         between = NOTHING if stages is None else stages[k]
         key = None if rounding is None else stream_key(rounding, k)
-        terms = [
-            (m.directions[k], m.scales[k], m.spacings[k] if m.spacings else 0.0) for m in moves
-        ]
-        _move_one(tensors[k], terms, between, key)
+        _move_one(tensors[k], [m.of(k) for m in moves], between, key)
 
 
 def _with_signs(

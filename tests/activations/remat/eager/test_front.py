@@ -28,7 +28,7 @@ def assert_as_the_changed_step(trace: Trace, machine: Machine) -> int:
     for choice in choices:
         changed = recomputed(trace, choice.sites)
         seconds = seconds_again(changed, machine) - seconds_again(trace, machine)
-        assert choice.seconds == pytest.approx(seconds, rel=1e-9)
+        assert choice.seconds == pytest.approx(seconds, rel=1e-9, abs=0)
         assert choice.peak == changed.peak
         spaces = [op.workspace for op in changed.ops]
         assert choice.alone == (changed.resident(lambda s: s.kind not in FIXED) + spaces).max()
