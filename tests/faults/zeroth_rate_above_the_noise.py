@@ -2,8 +2,8 @@
 
 PROMISE = "where noise hides the slope, the rate that is suggested does little harm"
 SOURCE = "shoestring/zeroth/survey.py"
-OLD = "        likely = square * (1 - math.sqrt(2 / (q * len(closures)))) - noise**2\n"
-NEW = "        likely = square\n"
+OLD = "    likely = max(square * (1 - unsure) - noise**2, 0.0)\n"
+NEW = "    likely = square\n"
 TESTS = (
     "tests/zeroth/test_survey.py::test_the_rate_makes_the_most_of_a_run",
     "tests/zeroth/test_survey.py::test_noise_adds_little_where_nothing_can_be_gained",

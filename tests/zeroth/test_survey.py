@@ -85,6 +85,23 @@ def test_the_rate_makes_the_most_of_a_run(rows: int, steps: int) -> None:
     assert (square > 0) == (rows > 8)
 
 
+@pytest.mark.parametrize("steep", [0.0, 1.0, 1e3, 1e6])
+def test_the_rate_is_right_where_the_walk_ends(steep: float) -> None:
+    """Where the curvature is known at any distance."""
+    x, sizes = nn.Parameter(torch.zeros(400, dtype=torch.float64)), torch.linspace(0.5, 1.5, 400)
+
+    def loss() -> torch.Tensor:
+        return 8 + sizes @ x.float() + (x**2 / 2 + steep * x**4 / 4).sum()
+
+    found = survey([x], loss, count=64, steps=500)
+    square = found.slope**2
+    walk = found.lr * math.sqrt(500 * square / (1 + found.lr * 500 * square / 8))
+    at_the_end = 400 * (1 + steep * min(2 * walk, 0.25) ** 2)
+    expected = min(1 / (6 * 400), 1 / (2 * at_the_end))
+    assert expected / 1.25 < found.lr < 1.05 * expected
+    assert (at_the_end > 3 * 400) == (steep > 1)
+
+
 @pytest.mark.filterwarnings("ignore::shoestring.zeroth.NoiseWarning")
 def test_noise_adds_little_where_nothing_can_be_gained() -> None:
     """At the least loss, all that a run does is to walk about."""

@@ -14,6 +14,7 @@ from torch import nn
 
 from shoestring.core.errors import InputError
 from shoestring.zeroth.asking import Closure
+from shoestring.zeroth.rates import Start, kept_up
 from shoestring.zeroth.sgd import ZOSGD
 
 RADII: Final = tuple(4.0**-k for k in range(8, 0, -1))
@@ -25,11 +26,8 @@ GROWTH: Final = 6.0
 STEPS: Final = 1000
 """Of a run whose length is not said."""
 
-WASTE: Final = 0.005
-"""What share of the loss the noise of batches may add in a run whose gain cannot be foreseen."""
-
 _FEW: Final = 4
-"""Directions that the radii are compared along."""
+"""Directions that the radii are compared along, and the curvature farther away."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +118,19 @@ def survey(
     There :math:`\|g\|^2` is the least that the measurement leaves likely. Where the slope cannot be
     told from the noise, as after a fitted probe, noise may add 0.5 % of the loss in all.
 
+    Each weight moves by :math:`\pm \gamma \rho` in a step, so it walks
+
+    .. math::
+
+        r = \gamma \sqrt{T \Bigl(\frac{\|g\|^2}{1 + v} + \sigma^2 \frac{\ln(1 + v)}{v}\Bigr)}
+
+    in a run, and up to twice as far where slopes grow on the way. Bends of radius :math:`r` are
+    about the mean of the curvature on such a way, hence :math:`b(r) = 2\,\mathrm{bend}(r) - b` is
+    about that at its end. It is many times :math:`b` where weights begin near zero and multiply
+    others, as LoRA's do under a new head, and those of deep networks. The rate is at most what
+    follows from :math:`b(2r)` in place of :math:`b`, and :math:`1 / 2 b(2r)`; `growth` is for what
+    learning does to the curvature besides.
+
     Args:
         params: a model, or the tensors that are trained. They are rounded once, as by a step with
             the largest radius: by no more than the spacing of floats at their magnitude plus 0.25.
@@ -129,7 +140,8 @@ def survey(
         count: how many slopes, of all batches together. By default so many that the survey takes a
             tenth of the run's evaluations, but from 128 to 1024; and 16 where no noise is known.
         steps: of the run that the rate is for.
-        growth: by how much the curvature may grow in that run; 1 or more, and 1 for a quadratic.
+        growth: by how much the curvature may grow in that run; 1 or more, and 1 for a quadratic,
+            whose curvature is not asked for farther away.
         seed: of the directions.
 
     Returns:
@@ -202,37 +214,26 @@ def _survey(
             "the loss does not bend around the parameters, so no learning rate follows from it.",
             hint="choose one yourself, or measure at other parameters.",
         )
-    rate = 1 / (growth * curvature)
-    if noise:
-        # The mean of so many squares, each of a normal number, is as uncertain as that.
-        likely = square * (1 - math.sqrt(2 / (q * len(closures)))) - noise**2
-        spread = curvature * noise**2 / steps
-        rate = min(rate, _length(max(likely, 0.0), abs(loss), spread) / steps)
+    # The mean of so many squares, each of a normal number, is as uncertain as that.
+    unsure = math.sqrt(2 / (q * len(closures))) if noise else 0.0
+    likely = max(square * (1 - unsure) - noise**2, 0.0)
+    start = Start(likely, noise, curvature, abs(loss) or 1.0, steps)
+    rate = start.rate(curvature, growth)
+    near = _size(tried[RADII.index(wide)].bends)
+    if growth > 1 and near:
+
+        def at_the_end(walk: float) -> float:
+            if walk <= RADII[0]:
+                return curvature
+            bends = asker.around(closures[0], min(walk, RADII[-1]), _FEW, loss).bends
+            far = _size(bends)
+            grown = 2 * far / near - 1 if math.isfinite(far) else math.inf
+            return curvature * max(1.0, grown)
+
+        rate = kept_up(start, rate, growth, at_the_end)
     slope = math.sqrt(max(square - noise**2, 0.0))
     evaluations = sum(one.evaluations for one in dict.fromkeys(askers))
     return Survey(rate, eps, slope, noise, curvature, loss, evaluations)
-
-
-def _length(square: float, loss: float, spread: float) -> float:
-    """Return the sum of learning rates that makes the most of a run.
-
-    Args:
-        square: of the gradient's length.
-        loss: what can be gained, at most.
-        spread: noise that stays adds half of this for each square of the sum.
-    """
-    least = math.sqrt(2 * WASTE * loss / spread)
-    if not square:
-        return least
-    share = spread * loss / (2 * square**2)
-    low, high = 0.0, 1 / share
-    while high - low > 1e-3 * high:
-        middle = (low + high) / 2
-        if share * (math.log1p(middle) + middle / (1 + middle)) * (1 + middle) ** 2 < 1:
-            low = middle
-        else:
-            high = middle
-    return max(least, low * loss / square)
 
 
 class _Asker:
