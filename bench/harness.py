@@ -20,12 +20,12 @@ from typing import Final, TypeAlias
 
 import torch
 
+from bench.modules import SOURCE, imported
 from shoestring.core.documents import read_document, write_text
 from shoestring.measure.host import cpu_name
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "bench" / "results"
-SOURCE: Final = ROOT / "src" / "shoestring"
 SCHEMA: Final = "shoestring/bench/1"
 INNER_ROOMS: Final = frozenset({"activations/remat"})
 """Rooms within rooms that results name by themselves."""
@@ -228,11 +228,12 @@ def source_hash(rooms: Sequence[str], source: Path = SOURCE) -> str:
     """Return a hash of the sources of some rooms.
 
     Args:
-        rooms: names of folders of the package.
+        rooms: names of folders of the package; or of a module, as in ``zeroth.sgd``, for what
+            importing it runs.
         source: the package's folder.
 
     Raises:
-        ValueError: a room does not exist.
+        ValueError: a room or a module does not exist.
     """
     digest = hashlib.sha256()
     for room in sorted(set(rooms)):
@@ -249,9 +250,14 @@ def files_of(room: str, source: Path = SOURCE) -> list[Path]:
     """Return the sources of a room, without those of a room of `INNER_ROOMS` that lies in it.
 
     Args:
-        room: name of a folder of the package.
+        room: name of a folder of the package, or of a module.
         source: the package's folder.
+
+    Raises:
+        ValueError: a module does not exist.
     """
+    if "." in room:
+        return sorted(imported(room, source=source))
     inner = [source / name for name in INNER_ROOMS - {room}]
     found = sorted((source / room).rglob("*.py"))
     return [path for path in found if not any(path.is_relative_to(other) for other in inner)]

@@ -26,7 +26,7 @@ from shoestring.core.errors import InfeasibleError
 from shoestring.measure.tracing.allocator import measure_step, standing
 from shoestring.zeroth import LOZO, ZOSGD, HiZOO, JaguarSign
 
-ROOMS: Final = ("kernels", "zeroth")
+DEPENDS: Final = ("zeroth.hizoo", "zeroth.jaguar", "zeroth.lozo", "zeroth.sgd")
 BAR: Final = 2**20
 
 Closure = Callable[[], torch.Tensor]
@@ -123,7 +123,7 @@ def peaks() -> Iterator[tuple[str, str, int, int]]:
 def main() -> int:
     argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0]).parse_args()
     one_thread()
-    before = source_hash(ROOMS)
+    before = source_hash(DEPENDS)
     for model, step, inference, found in peaks():
         words = "-".join(f"{model} {step}".lower().replace(",", "").split())
         result = make_result(
@@ -137,7 +137,7 @@ def main() -> int:
                 "step": [found],
             },
             unit="bytes",
-            rooms=ROOMS,
+            rooms=DEPENDS,
             command=["bench.zeroth.memory"],
             limit=1.0 if step in BARRED else None,
             made_with=before,

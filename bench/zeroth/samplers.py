@@ -17,7 +17,7 @@ import torch
 from bench.harness import interleave, make_result, one_thread, source_hash, write_result
 from shoestring.kernels.semiorthogonal import KINDS, semiorthogonal
 
-ROOMS: Final = ("kernels",)
+DEPENDS: Final = ("kernels.semiorthogonal",)
 SIDE: Final = 768
 ROUNDS: Final = 21
 REPEATS: Final = 20
@@ -34,7 +34,7 @@ def main() -> int:
         weight.add_(q.mul_(r.diagonal().sign()), alpha=1e-3)
 
     for kind in KINDS:
-        before = source_hash(ROOMS)
+        before = source_hash(DEPENDS)
         repeats = 1 if kind == "haar" else REPEATS
 
         def ours(kind: str = kind, repeats: int = repeats) -> None:
@@ -50,7 +50,7 @@ def main() -> int:
             peer="QR of normal numbers, torch",
             samples=samples,
             unit="s",
-            rooms=ROOMS,
+            rooms=DEPENDS,
             command=["bench.zeroth.samplers"],
             limit=1 / 20 if kind == "hadamard" else None,
             made_with=before,

@@ -20,7 +20,7 @@ from bench.zeroth.gpt import made
 from bench.zeroth.mezo import MeZO
 from shoestring.zeroth import ZOSGD
 
-ROOMS: Final = ("kernels", "zeroth")
+DEPENDS: Final = ("zeroth.sgd",)
 ROUNDS: Final = {1: 41, 8: 15}
 """Samples of each side, by rows of the batch."""
 Step = Callable[[], object]
@@ -138,7 +138,7 @@ def compare(ours: str, other: str, rows: int) -> Result:
         other: one of `OTHERS`.
         rows: of the batch.
     """
-    before = source_hash(ROOMS)
+    before = source_hash(DEPENDS)
     title, make = OTHERS[other]
     samples = interleave(WAYS[ours](rows), make(rows), rounds=ROUNDS[rows], warm_ups=3)
     version = importlib.metadata.version("torchzero") if other == "torchzero" else ""
@@ -149,7 +149,7 @@ def compare(ours: str, other: str, rows: int) -> Result:
         peer_version=version,
         samples=samples,
         unit="s",
-        rooms=ROOMS,
+        rooms=DEPENDS,
         command=["bench.zeroth.speed", f"{ours}-{other}-{rows}"],
         limit=BARS[ours, other, rows],
         made_with=before,

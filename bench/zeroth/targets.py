@@ -32,14 +32,13 @@ from bench.harness import (
 from bench.zeroth.problems import PROBLEMS, Make, Problem
 from shoestring import zeroth
 
-ROOMS: Final = ("kernels", "zeroth")
 MOST: Final = 20_000
 """Evaluations after which a run has failed."""
 RATES: Final = tuple(10 ** (-k / 4) for k in range(21))
 TUNED, SHOWN = 0, (1, 2, 3)
 """Seeds of the problems."""
 
-OPTIMIZERS: Final[dict[str, Make]] = {
+OPTIMIZERS: Final[dict[str, type[torch.optim.Optimizer]]] = {
     "ZOSGD": zeroth.ZOSGD,
     "ZOSign": zeroth.ZOSign,
     "ZOAdam": zeroth.ZOAdam,
@@ -56,6 +55,7 @@ OPTIMIZERS: Final[dict[str, Make]] = {
     "ZOMarina": zeroth.ZOMarina,
     "ForwardGradient": zeroth.ForwardGradient,
 }
+SEARCH_DEPENDS: Final = ("zeroth.survey",)
 SIZES: Final = (10, 100, 1000)
 SEARCHES: Final = {"one-plus-one": "OnePlusOne", "cma": "CMA", "diagonal-cma": "DiagonalCMA"}
 
@@ -124,7 +124,9 @@ def compare(name: str, problem: str) -> None:
         name: of `OPTIMIZERS`.
         problem: of `PROBLEMS`.
     """
-    before, make = source_hash(ROOMS), OPTIMIZERS[name]
+    make: Make = OPTIMIZERS[name]
+    depends = [OPTIMIZERS[name].__module__.partition(".")[2]]
+    before = source_hash(depends)
     lr = _best_rate(make, PROBLEMS[problem])
     found = [evaluations(make, lr, PROBLEMS[problem](seed)) for seed in SHOWN]
     result = make_result(
@@ -133,7 +135,7 @@ def compare(name: str, problem: str) -> None:
         peer="bar",
         samples={"ours": [min(n, 2 * MOST) for n in found], "peer": [MOST], "lr": [lr]},
         unit="evaluations",
-        rooms=ROOMS,
+        rooms=depends,
         command=["bench.zeroth.targets", "optimizers"],
         limit=1.0,
         made_with=before,
@@ -212,7 +214,7 @@ def search(size: int, condition: float) -> None:
         size: weights.
         condition: of the quadratic.
     """
-    before = source_hash(ROOMS)
+    before = source_hash(SEARCH_DEPENDS)
     mine = [ours(bowl(size, seed, condition)) for seed in SHOWN]
     for name, kind in SEARCHES.items():
         if (size, name) == (1000, "cma"):
@@ -225,7 +227,7 @@ def search(size: int, condition: float) -> None:
             peer_version=importlib.metadata.version("nevergrad"),
             samples={"ours": mine, "peer": [min(n, 20 * MOST) for n in found]},
             unit="evaluations",
-            rooms=ROOMS,
+            rooms=SEARCH_DEPENDS,
             command=["bench.zeroth.targets", "searches"],
             made_with=before,
         )
