@@ -140,7 +140,7 @@ def test_parts_of_a_batch_count_by_their_loss_terms(tmp_path: Path) -> None:
 
     def delta(parts: list[slice]) -> float:
         model = language_model()
-        opt = ZOSGD(model.parameters(), lr=1e-3)
+        opt = ZOSGD(model.parameters(), lr=1e-3, eps=0.05)  # far above the rounding
         trainer = ZerothTrainer(
             model, arguments(tmp_path), optimizer=opt, train_dataset=[whole["input_ids"]]
         )
