@@ -30,7 +30,7 @@ def run_on_two(words: Callable[[int], Sequence[str]], folder: Path, seconds: flo
     }
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", *words(rank)],
+            [sys.executable, "-X", "faulthandler", "-W", "ignore", *words(rank)],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
