@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from typing import Final
 
-from shoestring.catalog import spine, steps, zeroth
+from shoestring.catalog import fewbit, spine, steps, zeroth
 from shoestring.catalog.row import Row as Row
 
 _SOFTWARE: Final = """\
@@ -38,7 +38,7 @@ class UnknownNameError(ValueError):
         return f"{self.message}\nhint: {self.hint}"
 
 
-_ROWS: Final = (*spine.ROWS, *steps.ROWS, *zeroth.ROWS)
+_ROWS: Final = (*spine.ROWS, *steps.ROWS, *zeroth.ROWS, *fewbit.ROWS)
 
 
 def rows() -> tuple[Row, ...]:

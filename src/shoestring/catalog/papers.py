@@ -302,3 +302,21 @@ SQUARE: Final = Paper(
     venue="European Conference on Computer Vision",
     arxiv="1912.00049",
 )
+NOVIKOV: Final = Paper(
+    key="novikov2023few",
+    title=(
+        "Few-bit Backward: Quantized Gradients of Activation Functions for Memory Footprint "
+        "Reduction"
+    ),
+    authors=(
+        "Novikov, Georgii",
+        "Bershatsky, Daniel",
+        "Gusak, Julia",
+        "Shonenkov, Alex",
+        "Dimitrov, Denis",
+        "Oseledets, Ivan",
+    ),
+    year=2023,
+    venue="Proceedings of the 40th International Conference on Machine Learning",
+    arxiv="2202.00441",
+)
