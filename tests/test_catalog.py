@@ -30,6 +30,8 @@ def techniques_in_the_package() -> set[type[Technique]]:
     for info in pkgutil.walk_packages(shoestring.__path__, "shoestring."):
         if info.name.startswith(("shoestring.cli", "shoestring.__main__")):
             continue
+        if info.name.endswith("_triton"):  # triton is not on every machine
+            continue
         module = importlib.import_module(info.name)
         for name, value in vars(module).items():
             if (
@@ -82,9 +84,10 @@ def test_every_optimizer_of_the_zeroth_room_has_a_row() -> None:
 
 
 def test_every_public_name_has_a_row_and_every_other_row_is_a_public_name() -> None:
-    # These are imported from their rooms.
+    # These are imported from their rooms, as are those that are named with one.
     elsewhere = ("technique", "optimizer", "integration", "function")
-    assert set(shoestring.__all__) == {row.name for row in ROWS if row.kind not in elsewhere}
+    own = {row.name for row in ROWS if row.kind not in elsewhere and "." not in row.name}
+    assert set(shoestring.__all__) == own
 
 
 def test_names_and_paths_are_unique() -> None:

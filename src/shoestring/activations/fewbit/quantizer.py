@@ -220,7 +220,9 @@ class Quantizer:
         borders = torch.tensor(self.borders_in(x.dtype), dtype=torch.float64, device=x.device)
         wide = x.to(torch.float64).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         values = [self.levels[code] for code in self.codes]
-        return torch.tensor(values, dtype=x.dtype, device=x.device)[torch.bucketize(wide, borders)]
+        return torch.tensor(values, dtype=x.dtype, device=x.device)[
+            torch.bucketize(wide.contiguous(), borders)
+        ]
 
     def to_json(self) -> str:
         """Return the table as a JSON document."""
