@@ -1,4 +1,36 @@
-"""Few-bit backward: a derivative that is kept as a code of a few bits for each element."""
+"""Few-bit backward: activations and layers that keep a fraction of what torch keeps."""
 
+from shoestring.activations.fewbit import functional as functional
+from shoestring.activations.fewbit.dropout import Dropout as Dropout
+from shoestring.activations.fewbit.glu import GEGLU as GEGLU
+from shoestring.activations.fewbit.glu import ReGLU as ReGLU
+from shoestring.activations.fewbit.glu import SwiGLU as SwiGLU
+from shoestring.activations.fewbit.module import Activation as Activation
+from shoestring.activations.fewbit.modules import CELU as CELU
+from shoestring.activations.fewbit.modules import ELU as ELU
+from shoestring.activations.fewbit.modules import GELU as GELU
+from shoestring.activations.fewbit.modules import SELU as SELU
+from shoestring.activations.fewbit.modules import Hardswish as Hardswish
+from shoestring.activations.fewbit.modules import LogSigmoid as LogSigmoid
+from shoestring.activations.fewbit.modules import Mish as Mish
+from shoestring.activations.fewbit.modules import Sigmoid as Sigmoid
+from shoestring.activations.fewbit.modules import SiLU as SiLU
+from shoestring.activations.fewbit.modules import Softplus as Softplus
+from shoestring.activations.fewbit.modules import Softsign as Softsign
+from shoestring.activations.fewbit.modules import Tanh as Tanh
+from shoestring.activations.fewbit.modules import Tanhshrink as Tanhshrink
+from shoestring.activations.fewbit.norms import LayerNorm as LayerNorm
+from shoestring.activations.fewbit.norms import RMSNorm as RMSNorm
 from shoestring.activations.fewbit.quantizer import Quantizer as Quantizer
+from shoestring.activations.fewbit.randomized_linear import RandomizedLinear as RandomizedLinear
+from shoestring.activations.fewbit.softmax import attention_values as attention_values
+from shoestring.activations.fewbit.softmax import softmax_dropout as softmax_dropout
+from shoestring.activations.fewbit.straight_modules import Hardshrink as Hardshrink
+from shoestring.activations.fewbit.straight_modules import Hardsigmoid as Hardsigmoid
+from shoestring.activations.fewbit.straight_modules import Hardtanh as Hardtanh
+from shoestring.activations.fewbit.straight_modules import LeakyReLU as LeakyReLU
+from shoestring.activations.fewbit.straight_modules import ReLU as ReLU
+from shoestring.activations.fewbit.straight_modules import ReLU6 as ReLU6
+from shoestring.activations.fewbit.straight_modules import Softshrink as Softshrink
+from shoestring.activations.fewbit.straight_modules import Threshold as Threshold
 from shoestring.activations.fewbit.weights import Histogram as Histogram
